@@ -1,0 +1,62 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#ifndef SW_BASE_H
+#define SW_BASE_H
+
+/*
+ * Small things that every layer uses.
+ *
+ * Locks are pthread mutexes and not glib's, because the thread sanitizer does not see the latter.
+ */
+
+#include <glib.h>
+#include <pthread.h>
+
+typedef pthread_mutex_t SwMutex;
+
+static inline void sw_mutex_init(SwMutex *mutex)
+{
+    pthread_mutex_init(mutex, NULL);
+}
+
+static inline void sw_mutex_clear(SwMutex *mutex)
+{
+    pthread_mutex_destroy(mutex);
+}
+
+static inline void sw_mutex_lock(SwMutex *mutex)
+{
+    pthread_mutex_lock(mutex);
+}
+
+static inline void sw_mutex_unlock(SwMutex *mutex)
+{
+    pthread_mutex_unlock(mutex);
+}
+
+static inline gboolean sw_mutex_trylock(SwMutex *mutex)
+{
+    return pthread_mutex_trylock(mutex) == 0;
+}
+
+static inline void sw_mutex_release_(SwMutex **mutex)
+{
+    pthread_mutex_unlock(*mutex);
+}
+
+static inline SwMutex *sw_mutex_hold_(SwMutex *mutex)
+{
+    pthread_mutex_lock(mutex);
+    return mutex;
+}
+
+/* Holds the mutex until the end of the block. */
+#define SW_HOLD(mutex) __attribute__((cleanup(sw_mutex_release_), unused)) SwMutex *sw_held_ = sw_mutex_hold_(mutex)
+
+/* For a result that does not matter; say why beside it. */
+#define sw_ignore(expression)                                                                                          \
+    do {                                                                                                               \
+        __typeof__(expression) ignored_ = (expression);                                                                \
+        (void)ignored_;                                                                                                \
+    } while (0)
+
+#endif

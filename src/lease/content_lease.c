@@ -1,0 +1,477 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+
+/*
+ * The lease on one file's content.
+ *
+ *   queue     among the threads of this mount, in order; the head competes on disk      [P10]
+ *   compete   symlink leases/<key> exclusively; where one stands, look, wait, try again  [P11]
+ *   hold      the link names us; a new intent is a new link renamed over it              [P12]
+ *   release   rename leases/<key> to released/, then let the next one of the queue go    [P13]
+ *
+ * Breaking [P14]: a link whose host is gone, that says nothing we understand, or that we ourselves left behind, is
+ * dropped under leases/<key>.break, made exclusively; one whose host is a dead mount of this machine is dropped by
+ * burying that one, under the lock on its record.  So nobody else can touch the link between the look at it and its
+ * removal.
+ */
+
+#include "content_lease.h"
+
+#include "control_internal.h"
+
+#include <errno.h>
+#include <string.h>
+
+#define PAUSE_FIRST_US 200
+#define PAUSE_MOST_US (20 * G_TIME_SPAN_MILLISECOND)
+#define CHECK_FIRST_US (5 * G_TIME_SPAN_MILLISECOND)
+#define CHECK_EVERY_US (100 * G_TIME_SPAN_MILLISECOND)
+#define QUEUE_SLICE_US (50 * G_TIME_SPAN_MILLISECOND)
+#define RUN_US (20 * G_TIME_SPAN_MILLISECOND) /* of one mount holding a key on and on */
+#define YIELD_US (2 * G_TIME_SPAN_MILLISECOND)
+#define RIVAL_US G_TIME_SPAN_SECOND
+#define RELEASED_NAMES 64
+
+/* Those of this mount who hold or want one key; in the table while there is anybody. */
+typedef struct {
+    guint64 key;
+    GQueue leases; /* of SwContentLease; the head holds it, or is competing for it */
+    gint64 run_us; /* since when this mount has held it without a pause; 0: it does not */
+} Slot;
+
+struct SwContentLeases {
+    /* immutable after init */
+    SwPort *port;
+    SwControl *control;
+
+    /* atomic */
+    gint sequence;
+
+    /* protected by lock */
+    GMutex lock;
+    GHashTable *slots; /* key -> Slot */
+    gint64 rival_us;   /* when another mount was last seen to hold any key */
+};
+
+struct SwContentLease {
+    SwContentLeases *leases;
+    guint64 key;
+    Slot *slot;
+    GCond turn; /* signalled when it comes to the head; with leases->lock */
+    char name[17];
+    char *text;
+};
+
+/* One wait for the link, while it lasts. */
+typedef struct {
+    gint64 deadline_us;
+    gboolean (*cancelled)(gpointer);
+    gpointer cancelled_data;
+    gint64 pause_us;
+    gint64 check_us; /* when to look next whether the holder lives */
+    char *seen;      /* what the link said when last looked at */
+    gboolean broken; /* somebody's hold had to be broken */
+} Wait;
+
+SwContentLeases *sw_content_leases_new(SwPort *port, SwControl *control, int source_fd)
+{
+    SwContentLeases *leases = g_new0(SwContentLeases, 1);
+
+    (void)source_fd; /* the control has its own */
+    leases->port = port;
+    leases->control = control;
+    leases->slots = g_hash_table_new(g_int64_hash, g_int64_equal);
+    g_mutex_init(&leases->lock);
+    return leases;
+}
+
+void sw_content_leases_free(SwContentLeases *leases)
+{
+    if (!leases)
+        return;
+    g_hash_table_unref(leases->slots);
+    g_mutex_clear(&leases->lock);
+    g_free(leases);
+}
+
+/* ---- the queue of this mount [P10] */
+
+static Slot *slot_get_locked(SwContentLeases *leases, guint64 key)
+{
+    Slot *slot = g_hash_table_lookup(leases->slots, &key);
+
+    if (!slot) {
+        slot = g_new0(Slot, 1);
+        slot->key = key;
+        g_queue_init(&slot->leases);
+        g_hash_table_insert(leases->slots, &slot->key, slot);
+    }
+    return slot;
+}
+
+static void queue_leave_locked(SwContentLease *lease)
+{
+    Slot *slot = lease->slot;
+    SwContentLease *head;
+
+    g_queue_remove(&slot->leases, lease);
+    head = g_queue_peek_head(&slot->leases);
+    if (head) {
+        g_cond_signal(&head->turn);
+        return;
+    }
+    g_hash_table_remove(lease->leases->slots, &slot->key);
+    g_free(slot);
+}
+
+static int wait_over(SwPort *port, const Wait *wait)
+{
+    if (wait->cancelled && wait->cancelled(wait->cancelled_data))
+        return -EINTR;
+    return port->now_us(port) >= wait->deadline_us ? -ETIMEDOUT : 0;
+}
+
+/* Returns at the head of the queue, or having left it. */
+static int queue_join(SwContentLease *lease, const Wait *wait)
+{
+    SwContentLeases *leases = lease->leases;
+    int r = 0;
+
+    g_mutex_lock(&leases->lock);
+    lease->slot = slot_get_locked(leases, lease->key);
+    g_queue_push_tail(&lease->slot->leases, lease);
+    while (r == 0 && g_queue_peek_head(&lease->slot->leases) != lease) {
+        r = wait_over(leases->port, wait);
+        if (r == 0)
+            (void)g_cond_wait_until(&lease->turn, &leases->lock, g_get_monotonic_time() + QUEUE_SLICE_US);
+    }
+    if (r < 0)
+        queue_leave_locked(lease);
+    g_mutex_unlock(&leases->lock);
+    return r;
+}
+
+static void queue_leave(SwContentLease *lease)
+{
+    g_mutex_lock(&lease->leases->lock);
+    queue_leave_locked(lease);
+    g_mutex_unlock(&lease->leases->lock);
+}
+
+/* Where other mounts have been seen, a queue that has gone on for long makes room: they poll, and never queue. */
+static void yield_to_rivals(SwContentLease *lease)
+{
+    SwContentLeases *leases = lease->leases;
+    gint64 now_us = leases->port->now_us(leases->port);
+    gboolean yield;
+
+    g_mutex_lock(&leases->lock);
+    yield = lease->slot->run_us > 0 && now_us - lease->slot->run_us > RUN_US && leases->rival_us > 0 &&
+            now_us - leases->rival_us < RIVAL_US;
+    if (yield || lease->slot->run_us == 0)
+        lease->slot->run_us = now_us;
+    g_mutex_unlock(&leases->lock);
+    if (yield)
+        leases->port->sleep_us(leases->port, YIELD_US);
+}
+
+static void saw_rival(SwContentLease *lease)
+{
+    SwContentLeases *leases = lease->leases;
+    gint64 now_us = leases->port->now_us(leases->port);
+
+    g_mutex_lock(&leases->lock);
+    leases->rival_us = now_us;
+    lease->slot->run_us = 0;
+    g_mutex_unlock(&leases->lock);
+}
+
+/* ---- breaking [P14] */
+
+/* A text that names us and no other hold of ours. */
+static char *make_text(SwContentLeases *leases, const SwLeaseText *intent)
+{
+    SwLeaseText text = intent ? *intent : (SwLeaseText){0};
+
+    strcpy(text.host_id, sw_control_host_id(leases->control));
+    text.sequence = (guint32)g_atomic_int_add(&leases->sequence, 1);
+    return sw_lease_text_format(&text);
+}
+
+/* What leases/<name> says at the server; "" for what is no link of ours. */
+static int read_fresh(SwControl *control, const char *name, char **ret_text)
+{
+    SwPort *port = control->port;
+    int dirfd = sw_open_fresh(control, "leases");
+    int r;
+
+    if (dirfd < 0)
+        return dirfd;
+    r = sw_read_link(port, dirfd, name, ret_text);
+    sw_fd_close(port, &dirfd);
+    if (r == -EINVAL || r == -EMSGSIZE) {
+        *ret_text = g_strdup("");
+        r = 0;
+    }
+    return r;
+}
+
+/* May the hold that `text` tells of be ended?  1: yes; 0: no, or it has been ended just now. */
+static int is_abandoned(SwControl *control, const char *text, gboolean *ret_buried)
+{
+    SwLeaseText holder;
+    int r;
+
+    if (sw_lease_text_parse(text, &holder) < 0)
+        return 1;
+    if (strcmp(holder.host_id, sw_control_host_id(control)) == 0)
+        return 1; /* we are the head of the queue: a release of ours that did not work */
+    r = sw_control_host_exists(control, holder.host_id);
+    if (r <= 0)
+        return r < 0 ? r : 1;
+    *ret_buried = sw_bury_if_dead(control, holder.host_id) == 0;
+    return 0;
+}
+
+/* Only under leases/<key>.break, where nobody else drops the link: is it still the one that was judged? */
+static int drop_judged(SwControl *control, const char *name, const char *judged)
+{
+    g_autofree char *text = NULL;
+    SwLeaseText holder;
+    int r = read_fresh(control, name, &text);
+
+    if (r < 0)
+        return r;
+    if (strcmp(text, judged) != 0)
+        return -EAGAIN;
+    if (sw_lease_text_parse(text, &holder) == 0)
+        r = sw_undo_append(control, &holder);
+    return r < 0 ? r : sw_drop_lease(control, name);
+}
+
+/* Another breaker is at it, or died doing so. */
+static void check_breaker(SwControl *control, const char *name)
+{
+    g_autofree char *text = NULL;
+    gboolean buried = FALSE;
+
+    if (read_fresh(control, name, &text) == 0 && is_abandoned(control, text, &buried) == 1)
+        (void)sw_drop_lease(control, name);
+}
+
+/* 0: `judged` stands there no more; -EAGAIN: look again later. */
+static int break_hold(SwContentLease *lease, const char *judged)
+{
+    SwControl *control = lease->leases->control;
+    SwPort *port = control->port;
+    g_autofree char *breaker = g_strconcat(lease->name, ".break", NULL);
+    g_autofree char *text = make_text(lease->leases, NULL);
+    int r = port->symlinkat(port, text, control->leases, breaker);
+
+    if (r == -EEXIST) {
+        check_breaker(control, breaker);
+        return -EAGAIN;
+    }
+    if (r < 0)
+        return r;
+    r = drop_judged(control, lease->name, judged);
+    (void)sw_drop_lease(control, breaker);
+    return r;
+}
+
+/* ---- competing on disk [P11] */
+
+/* Our directory `released` goes first when we are buried or fenced. */
+static gboolean is_fenced(SwControl *control)
+{
+    struct stat st;
+    int r = control->port->statat(control->port, control->released, "", &st);
+
+    return r == -ESTALE || r == -ENOENT || (r == 0 && st.st_nlink == 0);
+}
+
+static int check_holder(SwContentLease *lease, Wait *wait)
+{
+    SwControl *control = lease->leases->control;
+    g_autofree char *text = NULL;
+    gboolean buried = FALSE;
+    int r = read_fresh(control, lease->name, &text);
+
+    if (r < 0)
+        return r == -ENOENT ? 0 : r;
+    r = is_abandoned(control, text, &buried);
+    if (r == 1) {
+        r = break_hold(lease, text);
+        buried = r == 0;
+    }
+    if (buried) {
+        wait->broken = TRUE;
+        wait->pause_us = PAUSE_FIRST_US;
+    }
+    return r == -EAGAIN || r == -ENOENT ? 0 : r;
+}
+
+/* The link stands.  1: it is ours, its reply had been lost; 0: try again. */
+static int meet_holder(SwContentLease *lease, Wait *wait)
+{
+    SwControl *control = lease->leases->control;
+    SwPort *port = control->port;
+    g_autofree char *text = NULL;
+    gint64 now_us = port->now_us(port);
+    int r = sw_read_link(port, control->leases, lease->name, &text);
+
+    if (r == 0 && strcmp(text, lease->text) == 0)
+        return 1;
+    saw_rival(lease);
+    if (r == -EINVAL || r == -EMSGSIZE)
+        text = g_strdup("");
+    else if (r < 0)
+        return r == -ENOENT ? 0 : r;
+    /* A holder that changes lives. */
+    if (g_strcmp0(text, wait->seen) != 0) {
+        g_free(wait->seen);
+        wait->seen = g_steal_pointer(&text);
+        wait->check_us = now_us + CHECK_FIRST_US;
+    }
+    if (now_us < wait->check_us)
+        return 0;
+    wait->check_us = now_us + CHECK_EVERY_US;
+    return check_holder(lease, wait);
+}
+
+static int pause_between(SwPort *port, Wait *wait)
+{
+    int r = wait_over(port, wait);
+
+    if (r < 0)
+        return r;
+    port->sleep_us(port, CLAMP(wait->deadline_us - port->now_us(port), 1, wait->pause_us));
+    wait->pause_us = MIN(2 * wait->pause_us, PAUSE_MOST_US);
+    return 0;
+}
+
+static int compete(SwContentLease *lease, Wait *wait)
+{
+    SwControl *control = lease->leases->control;
+    SwPort *port = control->port;
+    int r = port->become(port, NULL);
+
+    while (r == 0) {
+        if (is_fenced(control))
+            return -ESTALE;
+        r = port->symlinkat(port, lease->text, control->leases, lease->name);
+        if (r != -EEXIST)
+            return r;
+        r = meet_holder(lease, wait);
+        if (r == 1)
+            return 0;
+        if (r == 0)
+            r = pause_between(port, wait);
+    }
+    return r;
+}
+
+/* ---- the interface */
+
+static void lease_free(SwContentLease *lease)
+{
+    g_cond_clear(&lease->turn);
+    g_free(lease->text);
+    g_free(lease);
+}
+
+static SwContentLease *lease_new(SwContentLeases *leases, guint64 key, const SwLeaseText *intent)
+{
+    SwContentLease *lease = g_new0(SwContentLease, 1);
+
+    lease->leases = leases;
+    lease->key = key;
+    g_snprintf(lease->name, sizeof lease->name, "%016" G_GINT64_MODIFIER "x", key);
+    lease->text = make_text(leases, intent);
+    g_cond_init(&lease->turn);
+    return lease;
+}
+
+int sw_content_lease_take(SwContentLeases *leases, guint64 key, const SwLeaseText *intent, gint64 deadline_us,
+                          gboolean (*cancelled)(gpointer), gpointer cancelled_data, SwContentLease **ret_lease,
+                          SwPredecessor *ret_predecessor)
+{
+    Wait wait = {.deadline_us = deadline_us, .cancelled = cancelled, .cancelled_data = cancelled_data};
+    SwContentLease *lease = lease_new(leases, key, intent);
+    int r = queue_join(lease, &wait);
+
+    wait.pause_us = PAUSE_FIRST_US;
+    if (r == 0) {
+        yield_to_rivals(lease);
+        r = compete(lease, &wait);
+        if (r < 0)
+            queue_leave(lease);
+    }
+    g_free(wait.seen);
+    if (r < 0) {
+        lease_free(lease);
+        return r;
+    }
+    *ret_lease = lease;
+    *ret_predecessor = wait.broken ? SW_PREDECESSOR_BROKEN : SW_PREDECESSOR_CLEAN;
+    return 0;
+}
+
+/* [P12] The fresh link is made where a fenced host cannot rename it from any more. */
+int sw_content_lease_intend(SwContentLease *lease, const SwLeaseText *intent)
+{
+    SwControl *control = lease->leases->control;
+    SwPort *port = control->port;
+    g_autofree char *text = make_text(lease->leases, intent);
+    g_autofree char *fresh = sw_control_unique(control, "intent-");
+    int r = port->become(port, NULL);
+
+    if (r == 0)
+        r = port->symlinkat(port, text, control->released, fresh);
+    if (r == 0) {
+        r = port->renameat(port, control->released, fresh, control->leases, lease->name, 0);
+        if (r < 0)
+            (void)port->unlinkat(port, control->released, fresh, 0);
+    }
+    if (r < 0)
+        return r == -ENOENT ? -ESTALE : r;
+    g_free(lease->text);
+    lease->text = g_steal_pointer(&text);
+    return 0;
+}
+
+static gboolean link_says(SwPort *port, int dirfd, const char *name, const char *expected)
+{
+    g_autofree char *text = NULL;
+
+    return sw_read_link(port, dirfd, name, &text) == 0 && strcmp(text, expected) == 0;
+}
+
+/* [P13] */
+static int let_go(SwContentLease *lease)
+{
+    SwControl *control = lease->leases->control;
+    SwPort *port = control->port;
+    char name[8];
+    int r = port->become(port, NULL);
+
+    if (r < 0)
+        return r;
+    /* A few names that are used over and over: the rename drops what was released under it before. */
+    g_snprintf(name, sizeof name, "%u", (guint)(lease->key % RELEASED_NAMES));
+    r = port->renameat(port, control->leases, lease->name, control->released, name, 0);
+    if (r == -ENOENT) /* ours no more; or done, and the reply was lost */
+        return link_says(port, control->released, name, lease->text) ? 0 : -ESTALE;
+    /* No room for a name.  Should even this fail, the next one here who wants it finds it abandoned. */
+    if ((r == -ENOSPC || r == -EDQUOT) && link_says(port, control->leases, lease->name, lease->text))
+        r = port->unlinkat(port, control->leases, lease->name, 0);
+    return r;
+}
+
+int sw_content_lease_release(SwContentLease *lease)
+{
+    int r = let_go(lease);
+
+    queue_leave(lease);
+    lease_free(lease);
+    return r;
+}

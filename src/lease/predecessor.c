@@ -1,0 +1,334 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+
+/*
+ * Burying dead mounts of this machine.
+ *
+ * A mount holds the lock on its record as long as it lives, and the kernel lets go of it when it dies; so the lock
+ * being free, in the same boot, means dead [P7].  Who got it buries alone, in this order, from which fencing follows
+ * [P8]:
+ *
+ *   stages            to salvage: from here a rename of one fails at the server
+ *   stage directories and `released`: nothing new can be staged, no lease released
+ *   leases            torn appends cut off, then dropped
+ *   record, directory claims of that host bind nobody any more
+ *
+ * A step that fails ends the burial; the record is still there, and the next one starts over.
+ */
+
+#include "control_internal.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <string.h>
+
+#define RECORD_AGE_SECONDS 60 /* a mount makes its record at once */
+#define EVACUATE_ROUNDS 100
+#define SMALL_DIR_MAX 1000
+#define OPEN_DIR (O_RDONLY | O_DIRECTORY | O_NONBLOCK)
+
+/* ---- the torn append [P14] */
+
+static gboolean is_torn(const SwLeaseText *lease, const struct stat *st)
+{
+    return S_ISREG(st->st_mode) && (guint64)st->st_ino == lease->file_ino && st->st_size > 0 &&
+           (guint64)st->st_size > lease->append_offset &&
+           (guint64)st->st_size - lease->append_offset < lease->append_length;
+}
+
+static gboolean may_pass(int r)
+{
+    return r == -EIO || r == -EINTR || r == -ENOMEM || r == -ETIMEDOUT || r == -ESTALE;
+}
+
+/* Cuts the file behind the O_PATH descriptor `fd`; as its owner, since root may be nobody on the server. */
+static int cut(SwControl *control, int fd, const struct stat *st, guint64 size)
+{
+    SwPort *port = control->port;
+    SwCred owner = {.uid = st->st_uid, .gid = st->st_gid};
+    int file = port->become(port, &owner);
+    int r;
+
+    if (file == 0)
+        file = port->reopen(port, fd, O_WRONLY | O_NONBLOCK | O_NOCTTY);
+    (void)port->become(port, NULL);
+    if (file == -EACCES || file == -EPERM) /* a file that its owner may not write; an appender had it open before */
+        file = port->reopen(port, fd, O_WRONLY | O_NONBLOCK | O_NOCTTY);
+    if (file < 0)
+        return file;
+    r = port->ftruncate(port, file, (off_t)size);
+    if (r == 0)
+        r = port->fsync(port, file, FALSE);
+    sw_fd_close(port, &file);
+    return r;
+}
+
+int sw_undo_append(SwControl *control, const SwLeaseText *lease)
+{
+    SwPort *port = control->port;
+    struct stat st;
+    int fd;
+    int r;
+
+    if (!lease->appending || !*lease->path || lease->append_offset > G_MAXINT64)
+        return 0;
+    fd = port->open_beneath(port, control->source, lease->path, O_PATH);
+    if (fd < 0)
+        return may_pass(fd) ? fd : 0;
+    r = port->statat(port, fd, "", &st);
+    if (r == 0 && is_torn(lease, &st))
+        r = cut(control, fd, &st, lease->append_offset);
+    sw_fd_close(port, &fd);
+    return may_pass(r) ? r : 0;
+}
+
+/* ---- leases of the dead */
+
+int sw_drop_lease(SwControl *control, const char *name)
+{
+    SwPort *port = control->port;
+    g_autofree char *taken = sw_control_unique(control, "dropped-");
+    int r = port->renameat(port, control->leases, name, control->released, taken, 0);
+
+    if (r < 0)
+        return r;
+    if (port->unlinkat(port, control->released, taken, 0) == -EISDIR)
+        (void)port->unlinkat(port, control->released, taken, AT_REMOVEDIR);
+    return 0;
+}
+
+static int drop_lease_of(SwControl *control, const char *name, const char *host_id)
+{
+    g_autofree char *text = NULL;
+    SwLeaseText lease;
+    int r = sw_read_link(control->port, control->leases, name, &text);
+
+    if (r == -ENOENT || r == -EINVAL || r == -EMSGSIZE)
+        return 0;
+    if (r < 0)
+        return r;
+    if (sw_lease_text_parse(text, &lease) < 0 || strcmp(lease.host_id, host_id) != 0)
+        return 0;
+    r = sw_undo_append(control, &lease);
+    if (r == 0)
+        r = sw_drop_lease(control, name);
+    return r == -ENOENT ? 0 : r;
+}
+
+static int drop_leases_of(SwControl *control, const char *host_id)
+{
+    g_autoptr(GPtrArray) names = NULL;
+    int r = sw_dir_names(control->port, control->leases, SW_HOSTS_MAX, FALSE, &names);
+
+    for (guint i = 0; r == 0 && i < names->len; i++)
+        r = drop_lease_of(control, names->pdata[i], host_id);
+    return r;
+}
+
+/* ---- stages of the dead */
+
+static int evacuate_stage(SwControl *control, int dirfd, const char *name, const char *host_id, const char *reason)
+{
+    SwPort *port = control->port;
+    SwSalvageInfo info = {.path = (char *)"", .reason = (char *)reason, .command = (char *)""};
+    struct stat st;
+    SwCred owner = {0};
+    int r = port->statat(port, dirfd, name, &st);
+
+    if (r == 0 && S_ISREG(st.st_mode)) {
+        owner.uid = st.st_uid;
+        owner.gid = st.st_gid;
+        r = sw_salvage_put(control, dirfd, name, host_id, &info, &owner);
+    } else if (r == 0) {
+        r = sw_salvage_junk(control, dirfd, name);
+    }
+    return r == -ENOENT ? 0 : r;
+}
+
+/* Until it is empty and gone; a living owner may still be adding (P8). */
+static int evacuate_stage_dir(SwControl *control, int stage, const char *worker, const char *host_id,
+                              const char *reason)
+{
+    SwPort *port = control->port;
+    int fd = port->openat(port, stage, worker, OPEN_DIR, 0);
+    int r = fd;
+
+    if (fd < 0)
+        return fd == -ENOENT ? 0 : fd;
+    for (guint round = 0; round < EVACUATE_ROUNDS; round++) {
+        g_autoptr(GPtrArray) names = NULL;
+
+        r = sw_dir_names(port, fd, SW_STAGES_MAX, FALSE, &names);
+        for (guint i = 0; r == 0 && i < names->len; i++)
+            r = evacuate_stage(control, fd, names->pdata[i], host_id, reason);
+        if (r == 0)
+            r = port->unlinkat(port, stage, worker, AT_REMOVEDIR);
+        if (r != -ENOTEMPTY)
+            break;
+    }
+    sw_fd_close(port, &fd);
+    return r == -ENOENT ? 0 : r;
+}
+
+/* Removes a directory of plain entries that only daemons write. */
+static int remove_small_dir(SwPort *port, int parent, const char *name)
+{
+    int fd = port->openat(port, parent, name, OPEN_DIR, 0);
+    int r = fd;
+
+    if (fd < 0)
+        return fd == -ENOENT ? 0 : fd;
+    for (guint round = 0; round < EVACUATE_ROUNDS; round++) {
+        g_autoptr(GPtrArray) names = NULL;
+
+        r = sw_dir_names(port, fd, SMALL_DIR_MAX, FALSE, &names);
+        for (guint i = 0; r == 0 && i < names->len; i++)
+            (void)port->unlinkat(port, fd, names->pdata[i], 0);
+        if (r == 0)
+            r = port->unlinkat(port, parent, name, AT_REMOVEDIR);
+        if (r != -ENOTEMPTY)
+            break;
+    }
+    sw_fd_close(port, &fd);
+    return r == -ENOENT ? 0 : r;
+}
+
+int sw_evacuate_host(SwControl *control, int host, const char *host_id, const char *reason)
+{
+    SwPort *port = control->port;
+    g_autoptr(GPtrArray) workers = NULL;
+    int stage = sw_open_trusted(port, host, "stage", control->owner);
+    int r = stage < 0 ? stage : sw_dir_names(port, stage, SMALL_DIR_MAX, FALSE, &workers);
+
+    for (guint i = 0; r == 0 && i < workers->len; i++)
+        r = evacuate_stage_dir(control, stage, workers->pdata[i], host_id, reason);
+    sw_fd_close(port, &stage);
+    if (r == 0)
+        r = port->unlinkat(port, host, "stage", AT_REMOVEDIR);
+    if (r == 0 || r == -ENOENT)
+        r = remove_small_dir(port, host, "released");
+    return r;
+}
+
+/* ---- record and directory */
+
+/*
+ * The record goes out of the directory before that is removed, since NFS would leave an open file there under another
+ * name; and it stays locked until both are gone.
+ */
+static int remove_host(SwControl *control, int host, const char *host_id)
+{
+    SwPort *port = control->port;
+    g_autofree char *buried = sw_control_unique(control, "buried-");
+    g_autoptr(GPtrArray) names = NULL;
+    int r = sw_dir_names(port, host, SMALL_DIR_MAX, FALSE, &names);
+
+    for (guint i = 0; r == 0 && i < names->len; i++)
+        if (strcmp(names->pdata[i], "record") != 0)
+            r = port->unlinkat(port, host, names->pdata[i], 0);
+    if (r == 0)
+        r = port->renameat(port, host, "record", control->released, buried, 0);
+    if (r < 0)
+        return r;
+    r = port->unlinkat(port, control->hosts, host_id, AT_REMOVEDIR);
+    (void)port->unlinkat(port, control->released, buried, 0);
+    return r;
+}
+
+static int read_record(SwControl *control, int fd, SwHostRecord *ret_record)
+{
+    SwPort *port = control->port;
+    char text[SW_RECORD_MAX];
+    struct stat st;
+    ssize_t got;
+    int r = port->statat(port, fd, "", &st);
+
+    if (r < 0)
+        return r;
+    if (!S_ISREG(st.st_mode) || st.st_uid != control->owner || st.st_size > SW_RECORD_MAX)
+        return -EBADMSG;
+    got = port->pread(port, fd, text, sizeof text, 0);
+    return got < 0 ? (int)got : sw_host_record_parse(text, got, ret_record);
+}
+
+/* Is the record behind `fd` still the one at its name? */
+static gboolean still_there(SwPort *port, int host, int fd)
+{
+    struct stat opened, named;
+
+    return port->statat(port, fd, "", &opened) == 0 && port->statat(port, host, "record", &named) == 0 &&
+           opened.st_dev == named.st_dev && opened.st_ino == named.st_ino;
+}
+
+/* The locked record of a dead mount of this machine; -EEXIST if it lives or cannot be judged from here [P7]. */
+static int lock_dead_record(SwControl *control, int host, const char *host_id)
+{
+    SwPort *port = control->port;
+    SwHostRecord record;
+    struct stat st;
+    int fd;
+    int r = port->statat(port, host, "record", &st);
+
+    if (r < 0 || !S_ISREG(st.st_mode))
+        return r < 0 ? r : -EEXIST;
+    fd = port->openat(port, host, "record", O_RDWR | O_NONBLOCK | O_NOCTTY, 0);
+    if (fd < 0)
+        return fd;
+    r = read_record(control, fd, &record);
+    if (r == 0 && strcmp(record.id, host_id) == 0 && *control->boot_id &&
+        strcmp(record.boot_id, control->boot_id) == 0 && port->try_flock(port, fd) == 0 && still_there(port, host, fd))
+        return fd;
+    sw_fd_close(port, &fd);
+    return -EEXIST;
+}
+
+int sw_bury_if_dead(SwControl *control, const char *host_id)
+{
+    SwPort *port = control->port;
+    int record, host, r;
+
+    if (!sw_host_id_is_valid(host_id) || strcmp(host_id, control->id) == 0)
+        return -EEXIST;
+    host = sw_open_trusted(port, control->hosts, host_id, control->owner);
+    if (host < 0)
+        return host;
+    record = r = lock_dead_record(control, host, host_id);
+    if (record >= 0) {
+        r = sw_evacuate_host(control, host, host_id, "crashed");
+        if (r == 0)
+            r = drop_leases_of(control, host_id);
+        if (r == 0)
+            r = remove_host(control, host, host_id);
+        sw_fd_close(port, &record);
+    }
+    sw_fd_close(port, &host);
+    return r;
+}
+
+/* A mount that died before its record was there leaves an empty directory.  Compared by the server's clock (C23). */
+static void drop_stillborn(SwControl *control, const char *host_id)
+{
+    SwPort *port = control->port;
+    struct stat now, then;
+
+    if (port->statat(port, control->own, "", &now) < 0 || port->statat(port, control->hosts, host_id, &then) < 0)
+        return;
+    if (S_ISDIR(then.st_mode) && then.st_uid == control->owner &&
+        now.st_ctim.tv_sec - then.st_ctim.tv_sec > RECORD_AGE_SECONDS)
+        (void)port->unlinkat(port, control->hosts, host_id, AT_REMOVEDIR); /* fails unless it is empty */
+}
+
+void sw_bury_predecessors(SwControl *control)
+{
+    g_autoptr(GPtrArray) names = NULL;
+
+    if (sw_dir_names(control->port, control->hosts, SW_HOSTS_MAX, TRUE, &names) < 0)
+        return;
+    for (guint i = 0; i < names->len; i++) {
+        const char *name = names->pdata[i];
+
+        if (!sw_host_id_is_valid(name) || strcmp(name, control->id) == 0)
+            continue;
+        if (sw_bury_if_dead(control, name) == -ENOENT)
+            drop_stillborn(control, name);
+    }
+}

@@ -1,0 +1,58 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#ifndef SW_POSIX_H
+#define SW_POSIX_H
+
+/*
+ * Inside of the real port, private to this directory.  Each `_bind` fills in the members its file implements.
+ */
+
+#include "port.h"
+
+#include <errno.h>
+#include <unistd.h>
+
+typedef struct SwProc SwProc;
+
+typedef struct {
+    SwPort base;
+    SwProc *proc; /* owned reference */
+} SwPosix;
+
+void sw_files_bind(SwPort *port); /* files.c: opening, names, data */
+void sw_attrs_bind(SwPort *port); /* attrs.c: attributes */
+void sw_cred_bind(SwPort *port);  /* cred.c: become */
+void sw_proc_bind(SwPort *port);  /* proc*.c: processes */
+
+/* Makes the calling thread act as the daemon itself for a while; `saved` remembers what to go back to. */
+typedef struct {
+    gboolean changed;
+    SwCred cred;
+} SwCredSaved;
+
+int sw_cred_suspend(SwCredSaved *saved) G_GNUC_WARN_UNUSED_RESULT;
+void sw_cred_resume(const SwCredSaved *saved);
+
+static inline SwProc *sw_posix_proc(SwPort *port)
+{
+    return ((SwPosix *)port)->proc;
+}
+
+/* The kernel's -1 and errno as our one value. */
+static inline ssize_t sw_result(ssize_t result)
+{
+    return result < 0 ? -errno : result;
+}
+
+static inline void sw_autofd_close(const int *fd)
+{
+    int error = errno;
+
+    if (*fd >= 0)
+        (void)close(*fd);
+    errno = error;
+}
+
+/* A descriptor that is closed at the end of its scope; -1 for none. */
+#define sw_autofd __attribute__((cleanup(sw_autofd_close)))
+
+#endif

@@ -1,0 +1,327 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+
+/* Which descriptors and mappings of one file the real port sees other processes hold. */
+
+#include "../../src/port/port.h"
+#include "child.h"
+
+#include <linux/io_uring.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <sys/fsuid.h>
+#include <sys/mman.h>
+#include <sys/socket.h>
+
+static SwPort *port;
+static struct stat file; /* the inode looked for */
+static char file_path[] = "/tmp/sw-holdings-XXXXXX";
+
+static SwHoldings holdings_of(pid_t pid)
+{
+    SwHoldings holdings;
+
+    assert_int_equal(port->holdings(port, pid, file.st_dev, file.st_ino, &holdings), 0);
+    return holdings;
+}
+
+/* ---- holdings */
+
+static void hold_two_writers(void)
+{
+    (void)dup2(open(file_path, O_WRONLY), 10);
+    (void)dup2(open(file_path, O_RDONLY), 11);
+    (void)dup2(open(file_path, O_PATH), 12);
+    (void)dup2(open("/dev/null", O_RDWR), 13);
+    child_ready_and_wait();
+}
+
+static void hold_one_writer(void)
+{
+    (void)dup2(open(file_path, O_RDWR), 10);
+    (void)dup2(open(file_path, O_RDONLY), 11);
+    (void)dup2(open(file_path, O_PATH), 12);
+    (void)close(3);
+    (void)close(4);
+    child_ready_and_wait();
+}
+
+static void hold_dup_of_writer(void)
+{
+    int fd = open(file_path, O_WRONLY | O_APPEND);
+
+    (void)dup(fd);
+    child_ready_and_wait();
+}
+
+static void descriptors_open_for_writing_are_counted(void **state)
+{
+    Child child = child_start(hold_one_writer);
+    SwHoldings holdings = holdings_of(child.pid);
+
+    assert_int_equal(holdings.n_writers, 1);
+    assert_int_equal(holdings.only_fd, 10);
+    assert_true(holdings.complete);
+    assert_false(holdings.unix_sockets);
+    assert_false(holdings.uring);
+    child_reap(&child);
+    child = child_start(hold_dup_of_writer);
+    holdings = holdings_of(child.pid);
+    assert_int_equal(holdings.n_writers, 2);
+    assert_int_equal(holdings.only_fd, -1);
+    child_reap(&child);
+}
+
+static void the_dead_hold_nothing(void **state)
+{
+    Child child = child_start(hold_two_writers);
+    pid_t pid = child.pid;
+
+    assert_int_equal(holdings_of(pid).n_writers, 2);
+    child_let_die(&child);
+    assert_int_equal(holdings_of(pid).n_writers, 0);
+    assert_true(holdings_of(pid).complete);
+    child_reap(&child);
+    assert_int_equal(holdings_of(pid).n_writers, 0);
+    assert_true(holdings_of(pid).complete);
+    assert_false(holdings_of(0).complete);
+}
+
+static void hold_without_main_thread(void)
+{
+    int fd = open(file_path, O_RDWR);
+
+    (void)mmap(NULL, 4096, PROT_READ, MAP_SHARED, fd, 0);
+    child_outlive_main_thread();
+}
+
+static void a_table_outlives_the_first_thread(void **state)
+{
+    Child child = child_start(hold_without_main_thread);
+
+    child_await_main_thread(&child);
+    assert_int_equal(holdings_of(child.pid).n_writers, 1);
+    assert_true(holdings_of(child.pid).complete);
+    assert_int_equal(port->mapped(port, child.pid, file.st_dev, file.st_ino), 1);
+    child_reap(&child);
+}
+
+static void exec_sleep(void)
+{
+    (void)dup2(open(file_path, O_WRONLY), 50);
+    (void)fcntl(50, F_SETFD, FD_CLOEXEC);
+    (void)dup2(50, 51);
+    (void)close(3);
+    (void)fcntl(198, F_SETFD, FD_CLOEXEC);
+    child_ready_and_wait();
+    (void)execl("/bin/sleep", "sleep", "60", NULL);
+}
+
+static void exec_keeps_what_is_not_close_on_exec(void **state)
+{
+    Child child = child_start(exec_sleep);
+    SwHoldings holdings = holdings_of(child.pid);
+    char byte;
+
+    assert_int_equal(holdings.n_writers, 2);
+    (void)close(child.go);
+    assert_int_equal(read(child.ready, &byte, 1), 0); /* the end that exec closed */
+    for (guint i = 0; i < 100 && holdings.n_writers != 1; i++, g_usleep(1000))
+        holdings = holdings_of(child.pid);
+    assert_int_equal(holdings.n_writers, 1);
+    assert_int_equal(holdings.only_fd, 51);
+    child.go = -1;
+    assert_int_equal(kill(child.pid, SIGKILL), 0);
+    child_reap(&child);
+}
+
+static void hold_sockets(void)
+{
+    (void)socket(AF_INET, SOCK_STREAM, 0);
+    (void)socket(AF_UNIX, SOCK_DGRAM, 0);
+    child_ready_and_wait();
+}
+
+static void hold_inet_socket(void)
+{
+    (void)socket(AF_INET, SOCK_STREAM, 0);
+    child_ready_and_wait();
+}
+
+static void hold_std_sockets(void)
+{
+    int pair[2];
+
+    (void)!socketpair(AF_UNIX, SOCK_STREAM, 0, pair);
+    (void)dup2(pair[0], 1);
+    (void)dup2(pair[1], 2);
+    (void)close(pair[0]);
+    (void)close(pair[1]);
+    child_ready_and_wait();
+}
+
+static void unix_sockets_are_noticed(void **state)
+{
+    static const struct {
+        void (*body)(void);
+        gboolean expected;
+    } cases[] = {{hold_sockets, TRUE}, {hold_inet_socket, FALSE}, {hold_std_sockets, FALSE}};
+
+    for (guint i = 0; i < G_N_ELEMENTS(cases); i++) {
+        Child child = child_start(cases[i].body);
+        SwHoldings holdings = holdings_of(child.pid);
+
+        assert_int_equal(holdings.unix_sockets, cases[i].expected);
+        assert_true(holdings.complete);
+        child_reap(&child);
+    }
+}
+
+static void hold_uring(void)
+{
+    struct io_uring_params params = {0};
+
+    if (syscall(SYS_io_uring_setup, 4, &params) < 0)
+        (void)dup2(1, 190); /* the sign that there is none */
+    child_ready_and_wait();
+}
+
+static void an_io_uring_is_noticed(void **state)
+{
+    Child child = child_start(hold_uring);
+    g_autofree char *sign = g_strdup_printf("/proc/%d/fd/190", child.pid);
+    gboolean none = faccessat(AT_FDCWD, sign, F_OK, AT_SYMLINK_NOFOLLOW) == 0;
+    gboolean uring = holdings_of(child.pid).uring;
+
+    child_reap(&child);
+    assert_true(uring || none);
+    assert_false(holdings_of(getpid()).uring);
+}
+
+static void hold_very_many(void)
+{
+    int fd = open(file_path, O_WRONLY);
+
+    for (guint i = 0; i < 210; i++)
+        (void)fcntl(fd, F_DUPFD, 200);
+    child_ready_and_wait();
+}
+
+static void large_tables_are_left_alone(void **state)
+{
+    Child child = child_start(hold_very_many);
+
+    assert_false(holdings_of(child.pid).complete);
+    assert_int_equal(holdings_of(child.pid).only_fd, -1);
+    child_reap(&child);
+}
+
+static void holdings_see_past_borrowed_credentials(void **state)
+{
+    SwCred cred = {.uid = 65534, .gid = 65534};
+    Child child;
+
+    if (geteuid() != 0)
+        skip();
+    child = child_start(hold_one_writer);
+    assert_int_equal(port->become(port, &cred), 0);
+    assert_int_equal(holdings_of(child.pid).only_fd, 10);
+    assert_int_equal(port->mapped(port, child.pid, file.st_dev, file.st_ino), 0);
+    assert_int_equal(setfsuid(-1), cred.uid); /* still the other */
+    assert_int_equal(port->become(port, NULL), 0);
+    child_reap(&child);
+}
+
+/* ---- mappings */
+
+static void map_shared(void)
+{
+    int fd = open(file_path, O_RDWR);
+
+    (void)mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+    (void)close(fd);
+    child_ready_and_wait();
+}
+
+static void map_private(void)
+{
+    int fd = open(file_path, O_RDWR);
+
+    (void)mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE, fd, 0);
+    (void)close(fd);
+    child_ready_and_wait();
+}
+
+static void shared_mappings_are_found(void **state)
+{
+    Child child = child_start(map_shared);
+    pid_t pid = child.pid;
+
+    assert_int_equal(port->mapped(port, pid, file.st_dev, file.st_ino), 1);
+    assert_int_equal(port->mapped(port, pid, file.st_dev, file.st_ino + 1), 0);
+    assert_int_equal(port->mapped(port, pid, file.st_dev + 1, file.st_ino), 0);
+    assert_int_equal(holdings_of(pid).n_writers, 0);
+    child_let_die(&child);
+    assert_int_equal(port->mapped(port, pid, file.st_dev, file.st_ino), 0);
+    child_reap(&child);
+    assert_int_equal(port->mapped(port, pid, file.st_dev, file.st_ino), 0);
+    assert_int_equal(port->mapped(port, 0, file.st_dev, file.st_ino), -EINVAL);
+    child = child_start(map_private);
+    assert_int_equal(port->mapped(port, child.pid, file.st_dev, file.st_ino), 0);
+    child_reap(&child);
+}
+
+static void map_many(void)
+{
+    int fd = open(file_path, O_RDWR);
+
+    /* Every other page is of another protection, so that the kernel joins none of them. */
+    for (guint i = 0; i < 1500; i++)
+        (void)mmap(NULL, 4096, i % 2 ? PROT_READ : PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    (void)mmap((void *)0x10000000, 4096, PROT_READ, MAP_SHARED, fd, 0);
+    child_ready_and_wait();
+}
+
+static void long_lists_of_mappings_are_read_through(void **state)
+{
+    Child child = child_start(map_many);
+
+    assert_int_equal(port->mapped(port, child.pid, file.st_dev, file.st_ino), 1);
+    assert_int_equal(port->mapped(port, child.pid, file.st_dev, file.st_ino + 1), 0);
+    child_reap(&child);
+}
+
+static int group_set_up(void **state)
+{
+    int fd = mkstemp(file_path);
+
+    assert_true(fd >= 0);
+    assert_int_equal(ftruncate(fd, 4096), 0);
+    assert_int_equal(fstat(fd, &file), 0);
+    (void)close(fd);
+    port = sw_port_posix_new();
+    return 0;
+}
+
+static int group_tear_down(void **state)
+{
+    sw_port_free(port);
+    return unlink(file_path);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(descriptors_open_for_writing_are_counted),
+        cmocka_unit_test(the_dead_hold_nothing),
+        cmocka_unit_test(a_table_outlives_the_first_thread),
+        cmocka_unit_test(exec_keeps_what_is_not_close_on_exec),
+        cmocka_unit_test(unix_sockets_are_noticed),
+        cmocka_unit_test(an_io_uring_is_noticed),
+        cmocka_unit_test(large_tables_are_left_alone),
+        cmocka_unit_test(holdings_see_past_borrowed_credentials),
+        cmocka_unit_test(shared_mappings_are_found),
+        cmocka_unit_test(long_lists_of_mappings_are_read_through),
+    };
+
+    return cmocka_run_group_tests(tests, group_set_up, group_tear_down);
+}
