@@ -1,0 +1,44 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#ifndef SW_FUSE_SERVER_H
+#define SW_FUSE_SERVER_H
+
+/*
+ * The FUSE side of one mount: from mounting to the last request.
+ *
+ * Requests are read by a fixed set of threads.  A call of the overlay that would have to wait (for a lease, for data
+ * to become durable) is handed to further threads, so that it never keeps others from being served.
+ */
+
+#include "../overlay/overlay.h"
+
+typedef struct SwServer SwServer;
+
+typedef struct {
+    SwPort *port;
+    SwOverlay *overlay;
+    const char *mountpoint;
+    const char *fuse_options; /* for libfuse's -o */
+    gboolean debug;
+    /* Called once, when the kernel has greeted us: from now on the mount answers. */
+    void (*ready)(gpointer data);
+    gpointer ready_data;
+    /* Called for each failed request that is worth a line, with `debug` only. */
+    void (*trace)(const char *operation, int error);
+} SwServerSetup;
+
+/*
+ * Mounts.  -errno, and a sentence in *ret_why (g_free), when that fails; what libfuse itself has to say goes to
+ * standard error.
+ */
+int sw_server_new(const SwServerSetup *setup, SwServer **ret_server, char **ret_why) G_GNUC_WARN_UNUSED_RESULT;
+
+/* Serves until unmounted, or until SIGTERM, SIGINT or SIGHUP.  0, or -errno when the connection broke. */
+int sw_server_run(SwServer *server) G_GNUC_WARN_UNUSED_RESULT;
+
+/* Unmounts if need be and frees; waits for calls handed to other threads. */
+void sw_server_free(SwServer *server);
+
+/* Clears a dead mount ("Transport endpoint is not connected") off `mountpoint`.  0 also when there is none. */
+int sw_server_clear_dead(const char *mountpoint) G_GNUC_WARN_UNUSED_RESULT;
+
+#endif

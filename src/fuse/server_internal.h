@@ -1,0 +1,30 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#ifndef SW_FUSE_SERVER_INTERNAL_H
+#define SW_FUSE_SERVER_INTERNAL_H
+
+#include "../core/base.h"
+#include "config.h"
+#include "server.h"
+#include "workers.h"
+
+#include <fuse_lowlevel.h>
+
+struct SwServer {
+    SwServerSetup setup;
+    SwPort *port;
+    SwOverlay *overlay;
+    struct fuse_session *session;
+    SwWorkers *workers;
+    gboolean privileged; /* the daemon is root and acts as its callers */
+    gboolean mounted;
+    gint greeted; /* atomic: INIT came */
+    gint running; /* atomic: request threads */
+    gint stop;    /* atomic: the ticker shall end */
+};
+
+extern const struct fuse_lowlevel_ops sw_fuse_ops;
+
+/* A request that is a FUSE_TMPFILE in disguise of a FUSE_CREATE carries this name (session.c). */
+#define SW_TMPFILE_NAME ".safewritefs-tmpfile"
+
+#endif

@@ -1,0 +1,202 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * Mounting, the threads that read requests, and the end.
+ */
+#include "reply.h"
+#include "server_internal.h"
+
+#include <errno.h>
+#include <linux/fuse.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mount.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#ifndef FUSE_TMPFILE
+#define FUSE_TMPFILE 51
+#endif
+
+#define READERS 8
+#define WAITERS_MAX 512
+/* How long the kernel may take to greet a mount that succeeded. */
+#define GREETING_US (30 * G_USEC_PER_SEC)
+
+static void woken(int signal)
+{
+    (void)signal;
+}
+
+int sw_server_clear_dead(const char *mountpoint)
+{
+    struct stat st;
+    if (stat(mountpoint, &st) == 0 || errno != ENOTCONN)
+        return 0;
+    if (umount2(mountpoint, MNT_DETACH) == 0)
+        return 0;
+    if (geteuid() == 0)
+        return -errno;
+    const char *argv[] = {"fusermount3", "-u", "-z", "--", mountpoint, NULL};
+    int status = -1;
+    gboolean spawned = g_spawn_sync(NULL, (char **)argv, NULL, G_SPAWN_SEARCH_PATH | G_SPAWN_STDERR_TO_DEV_NULL, NULL,
+                                    NULL, NULL, NULL, &status, NULL);
+    return spawned && status == 0 ? 0 : -ENOTCONN;
+}
+
+static struct fuse_session *session_new(SwServer *server)
+{
+    g_autofree char *options = g_strconcat("-o", server->setup.fuse_options, NULL);
+    char *argv[] = {"safewritefs", options, server->setup.debug ? "-d" : NULL, NULL};
+    struct fuse_args args = FUSE_ARGS_INIT(server->setup.debug ? 3 : 2, argv);
+    struct fuse_session *session = fuse_session_new(&args, &sw_fuse_ops, sizeof sw_fuse_ops, server);
+    fuse_opt_free_args(&args);
+    return session;
+}
+
+int sw_server_new(const SwServerSetup *setup, SwServer **ret_server, char **ret_why)
+{
+    SwServer *server = g_new0(SwServer, 1);
+    server->setup = *setup;
+    server->port = setup->port;
+    server->overlay = setup->overlay;
+    server->privileged = geteuid() == 0;
+    server->session = session_new(server);
+    if (!server->session) {
+        *ret_why = g_strdup("libfuse does not accept the mount options");
+        g_free(server);
+        return -EINVAL;
+    }
+    if (fuse_session_mount(server->session, setup->mountpoint) != 0) {
+        *ret_why = g_strdup_printf("cannot mount on %s", setup->mountpoint);
+        fuse_session_destroy(server->session);
+        g_free(server);
+        return -EIO;
+    }
+    server->mounted = TRUE;
+    server->workers = sw_workers_new(WAITERS_MAX);
+    *ret_server = server;
+    return 0;
+}
+
+/*
+ * libfuse before 3.17 knows no FUSE_TMPFILE.  The request is laid out like a FUSE_CREATE, and is answered like one, so
+ * it is handed on as that, under a name no program can use (C26).
+ */
+static gboolean disguise_tmpfile(struct fuse_buf *buf)
+{
+    static const char name[] = SW_TMPFILE_NAME;
+    struct fuse_in_header *header = buf->mem;
+    size_t size = sizeof *header + sizeof(struct fuse_create_in) + sizeof name;
+    if (buf->size < sizeof *header + sizeof(struct fuse_create_in) || header->opcode != FUSE_TMPFILE)
+        return FALSE;
+    memcpy((char *)buf->mem + size - sizeof name, name, sizeof name);
+    header->opcode = FUSE_CREATE;
+    header->len = buf->size = size;
+    return TRUE;
+}
+
+static void *reader(void *data)
+{
+    SwServer *server = data;
+    struct fuse_buf buf = {0};
+    while (!fuse_session_exited(server->session)) {
+        int r = fuse_session_receive_buf(server->session, &buf);
+        if (r == -EINTR)
+            continue;
+        if (r <= 0)
+            break;
+        disguise_tmpfile(&buf);
+        fuse_session_process_buf(server->session, &buf);
+    }
+    free(buf.mem);
+    g_atomic_int_add(&server->running, -1);
+    return NULL;
+}
+
+static void *ticker(void *data)
+{
+    SwServer *server = data;
+    while (!g_atomic_int_get(&server->stop)) {
+        gint64 next = sw_overlay_tick(server->overlay);
+        gint64 now = server->port->now_us(server->port);
+        server->port->sleep_us(server->port, CLAMP(next - now, 5 * 1000, G_USEC_PER_SEC / 4));
+    }
+    return NULL;
+}
+
+/* The mount answers: learns its device number, for the close verdict, and reports. */
+static gboolean announce(SwServer *server)
+{
+    struct stat st;
+    gint64 until = server->port->now_us(server->port) + GREETING_US;
+    while (!g_atomic_int_get(&server->greeted) && g_atomic_int_get(&server->running) == READERS &&
+           server->port->now_us(server->port) < until)
+        g_usleep(500);
+    if (!g_atomic_int_get(&server->greeted) || stat(server->setup.mountpoint, &st) < 0)
+        return FALSE;
+    sw_overlay_set_device(server->overlay, st.st_dev);
+    server->setup.ready(server->setup.ready_data);
+    return TRUE;
+}
+
+/* Until a signal asks to end or the mount is gone. */
+static void wait_for_end(SwServer *server, const sigset_t *signals)
+{
+    const struct timespec pause = {.tv_nsec = 100 * 1000 * 1000};
+    while (g_atomic_int_get(&server->running) == READERS)
+        if (sigtimedwait(signals, NULL, &pause) > 0)
+            break;
+    fuse_session_exit(server->session);
+}
+
+static void block_signals(sigset_t *signals)
+{
+    const struct sigaction wake = {.sa_handler = woken};
+    sigemptyset(signals);
+    sigaddset(signals, SIGTERM);
+    sigaddset(signals, SIGINT);
+    sigaddset(signals, SIGHUP);
+    pthread_sigmask(SIG_BLOCK, signals, NULL);
+    signal(SIGPIPE, SIG_IGN);
+    sigaction(SIGUSR1, &wake, NULL);
+}
+
+int sw_server_run(SwServer *server)
+{
+    pthread_t readers[READERS], tick;
+    sigset_t signals;
+    block_signals(&signals);
+    g_atomic_int_set(&server->running, READERS);
+    for (guint i = 0; i < READERS; i++)
+        if (pthread_create(&readers[i], NULL, reader, server) != 0)
+            g_error("cannot make threads");
+    gboolean ticking = pthread_create(&tick, NULL, ticker, server) == 0;
+    gboolean up = announce(server);
+    if (up)
+        wait_for_end(server, &signals);
+    fuse_session_exit(server->session);
+    /* A reader may be about to block when the first signal comes: it is called until it has left. */
+    while (g_atomic_int_get(&server->running) > 0) {
+        for (guint i = 0; i < READERS; i++)
+            pthread_kill(readers[i], SIGUSR1);
+        g_usleep(2000);
+    }
+    for (guint i = 0; i < READERS; i++)
+        pthread_join(readers[i], NULL);
+    g_atomic_int_set(&server->stop, TRUE);
+    if (ticking)
+        pthread_join(tick, NULL);
+    return up ? 0 : -EIO;
+}
+
+void sw_server_free(SwServer *server)
+{
+    if (!server)
+        return;
+    sw_workers_free(server->workers);
+    if (server->mounted)
+        fuse_session_unmount(server->session);
+    fuse_session_destroy(server->session);
+    g_free(server);
+}

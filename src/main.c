@@ -1,0 +1,239 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * safewritefs: puts the layers together.
+ *
+ * Without -f the parent process waits until the mount answers, and then exits 0; when it never will, the reason has
+ * been printed and it exits 32, as mount(8) wants.
+ */
+#include "core/config.h"
+#include "fuse/server.h"
+#include "lease/control.h"
+#include "log.h"
+#include "options.h"
+#include "overlay/overlay.h"
+#include "port/port.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/capability.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/vfs.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+/* mount(8): "incorrect invocation", "mount failure". */
+enum { EXIT_USAGE = 1, EXIT_MOUNT = 32 };
+
+typedef struct {
+    SwOptions options;
+    SwPort *port;
+    int source_fd;
+    SwControl *control;
+    SwOverlay *overlay;
+    SwServer *server;
+    int parent_fd; /* where the parent waits, or -1 */
+} Daemon;
+
+static void note(gpointer data, SwNoteLevel level, const char *text)
+{
+    (void)data;
+    sw_log(level == SW_NOTE_WARNING ? SW_LOG_WARNING : SW_LOG_INFO, "%s", text);
+}
+
+static void trace(const char *operation, int error)
+{
+    sw_log(SW_LOG_DEBUG, "%s: %s", operation, g_strerror(error));
+}
+
+/* Limits and rights of the process.  A user's quota and the blocks reserved for root must bind the daemon when it acts
+ * as that user, so the capability that overrides them goes, once the descriptor limit is up. */
+static void prepare_process(void)
+{
+    struct rlimit limit;
+    if (getrlimit(RLIMIT_NOFILE, &limit) == 0) {
+        limit.rlim_cur = limit.rlim_max;
+        setrlimit(RLIMIT_NOFILE, &limit);
+    }
+    umask(0);
+    if (geteuid() != 0)
+        return;
+    /* Memory that the kernel reclaims through this mount must not wait for the mount (prctl(2)). */
+    prctl(PR_SET_IO_FLUSHER, 1, 0, 0, 0);
+    struct __user_cap_header_struct header = {.version = _LINUX_CAPABILITY_VERSION_3};
+    struct __user_cap_data_struct caps[2];
+    if (syscall(SYS_capget, &header, caps) == 0) {
+        caps[0].effective &= ~(1u << CAP_SYS_RESOURCE);
+        caps[0].permitted &= ~(1u << CAP_SYS_RESOURCE);
+        caps[0].inheritable &= ~(1u << CAP_SYS_RESOURCE);
+        syscall(SYS_capset, &header, caps);
+    }
+}
+
+static int open_source(Daemon *d, char **why)
+{
+    const char *source = d->options.source;
+    d->source_fd = open(source, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (d->source_fd < 0) {
+        *why = g_strdup_printf("source %s: %s", source, g_strerror(errno));
+        return -errno;
+    }
+    return 0;
+}
+
+static int check_mountpoint(Daemon *d, char **why)
+{
+    struct stat st;
+    int r = sw_server_clear_dead(d->options.mountpoint);
+    if (r < 0) {
+        *why = g_strdup_printf("%s is a dead mount and cannot be unmounted: %s", d->options.mountpoint, g_strerror(-r));
+        return r;
+    }
+    if (stat(d->options.mountpoint, &st) < 0) {
+        *why = g_strdup_printf("mount point %s: %s", d->options.mountpoint, g_strerror(errno));
+        return -errno;
+    }
+    if (!S_ISDIR(st.st_mode)) {
+        *why = g_strdup_printf("mount point %s is not a directory", d->options.mountpoint);
+        return -ENOTDIR;
+    }
+    return 0;
+}
+
+/* The mount answers: the parent may go, and with it the terminal. */
+static void ready(gpointer data)
+{
+    Daemon *d = data;
+    sw_log(SW_LOG_INFO, "%s mounted on %s as host %s", d->options.source, d->options.mountpoint,
+           sw_control_host_id(d->control));
+    if (d->parent_fd < 0)
+        return;
+    int null = open("/dev/null", O_RDWR | O_CLOEXEC);
+    for (int fd = 0; null >= 0 && fd < 3; fd++)
+        dup2(null, fd);
+    if (null > 2)
+        close(null);
+    sw_log_to_system(d->options.mountpoint);
+    if (write(d->parent_fd, "", 1) != 1)
+        sw_log(SW_LOG_DEBUG, "nobody waits for the mount any more");
+    close(d->parent_fd);
+}
+
+static char *fuse_options(const SwOptions *options)
+{
+    g_autofree char *text = sw_options_fuse_text(options);
+    return g_strconcat(text, geteuid() == 0 ? ",allow_other" : "", ",default_permissions", NULL);
+}
+
+static int set_up(Daemon *d, char **why)
+{
+    int r = check_mountpoint(d, why);
+    if (r == 0)
+        r = open_source(d, why);
+    if (r < 0)
+        return r;
+    d->port = sw_port_posix_new();
+    r = sw_control_open(d->port, d->source_fd, d->options.source, &d->options.config, &d->control, why);
+    if (r < 0)
+        return r;
+    d->overlay = sw_overlay_new(d->port, d->control, &d->options.config, d->source_fd, note, NULL);
+    g_autofree char *options = fuse_options(&d->options);
+    SwServerSetup setup = {.port = d->port, .overlay = d->overlay, .mountpoint = d->options.mountpoint};
+    setup.fuse_options = options;
+    setup.debug = d->options.debug;
+    setup.ready = ready;
+    setup.ready_data = d;
+    setup.trace = d->options.debug ? trace : NULL;
+    return sw_server_new(&setup, &d->server, why);
+}
+
+static void tear_down(Daemon *d)
+{
+    sw_server_free(d->server);
+    sw_overlay_free(d->overlay);
+    sw_control_close(d->control);
+    sw_port_free(d->port);
+    if (d->source_fd >= 0)
+        close(d->source_fd);
+    sw_options_clear(&d->options);
+    sw_log_finish();
+}
+
+static int serve(Daemon *d)
+{
+    g_autofree char *why = NULL;
+    prepare_process();
+    int r = set_up(d, &why);
+    if (r == 0) {
+        r = sw_server_run(d->server);
+        if (r < 0)
+            why = g_strdup("the kernel did not take up the mount");
+    }
+    if (r < 0)
+        sw_log(SW_LOG_ERROR, "%s", why ? why : g_strerror(-r));
+    tear_down(d);
+    return r < 0 ? EXIT_MOUNT : EXIT_SUCCESS;
+}
+
+/* Waits for the byte that says "mounted"; its absence means that the child has said why not. */
+static int wait_for_child(int fd)
+{
+    char byte;
+    ssize_t n;
+    do
+        n = read(fd, &byte, 1);
+    while (n < 0 && errno == EINTR);
+    return n == 1 ? EXIT_SUCCESS : EXIT_MOUNT;
+}
+
+static int serve_in_background(Daemon *d)
+{
+    int ends[2];
+    if (pipe2(ends, O_CLOEXEC) < 0 || fflush(NULL) != 0) {
+        sw_log(SW_LOG_ERROR, "cannot start in the background: %s", g_strerror(errno));
+        return EXIT_MOUNT;
+    }
+    pid_t child = fork();
+    if (child < 0) {
+        sw_log(SW_LOG_ERROR, "cannot start in the background: %s", g_strerror(errno));
+        return EXIT_MOUNT;
+    }
+    if (child > 0) {
+        close(ends[1]);
+        return wait_for_child(ends[0]);
+    }
+    close(ends[0]);
+    setsid();
+    if (chdir("/") < 0)
+        sw_log(SW_LOG_DEBUG, "cannot leave the working directory");
+    d->parent_fd = ends[1];
+    return serve(d);
+}
+
+int main(int argc, char **argv)
+{
+    Daemon d = {.source_fd = -1, .parent_fd = -1};
+    g_autofree char *why = NULL;
+    if (sw_options_parse(argc, argv, SW_CONF_PATH, &d.options, &why) < 0) {
+        sw_log(SW_LOG_ERROR, "%s", why);
+        return EXIT_USAGE;
+    }
+    if (d.options.show_help)
+        sw_options_print_help(stdout);
+    if (d.options.show_version)
+        printf("safewritefs %s\n", SW_VERSION);
+    if (d.options.show_help || d.options.show_version || d.options.check_only) {
+        sw_options_clear(&d.options);
+        return EXIT_SUCCESS;
+    }
+    for (guint i = 0; i < d.options.warnings->len; i++)
+        sw_log(SW_LOG_WARNING, "%s", (const char *)d.options.warnings->pdata[i]);
+    if (d.options.debug)
+        sw_log_set_level(SW_LOG_DEBUG);
+    return d.options.foreground || d.options.debug ? serve(&d) : serve_in_background(&d);
+}

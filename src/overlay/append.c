@@ -1,0 +1,206 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * Appends (C11): each write(2) is one record at the then end of the file, under the lease on its content.
+ *
+ * A record longer than one WRITE arrives in pieces.  They are collected, and published together with the first piece
+ * that is not full, at a flush, or when no further one came for a while; until then nobody sees any of it, and a writer
+ * that is killed in the middle of its write(2) leaves no torn record.
+ */
+#include "internal.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <string.h>
+
+/* A write(2) goes on within this time or is over. */
+#define PIECES_APART_US (50 * 1000)
+/* A single write(2) longer than this is published in parts. */
+#define RECORD_MAX (64u << 20)
+#define LEASE_WAIT_US (600 * G_USEC_PER_SEC)
+
+/* Bytes short of the largest WRITE by which a piece may be smaller and yet not be the last: the first one ends at a
+ * page boundary. */
+#define PIECE_SLACK 8192
+
+/* The file this handle appends to was replaced: go on with the version that stands at the name. */
+static int follow(SwOverlay *ov, SwHandle *handle)
+{
+    SwNode *parent;
+    g_autofree char *name = NULL;
+    if (!sw_node_first_name(ov, handle->node, &parent, &name))
+        return 0;
+    g_autoptr(SwFile) dir = NULL;
+    int r = sw_node_dir(ov, parent, &dir);
+    sw_node_unref(ov, parent);
+    SwFound found;
+    if (r < 0 || sw_look(ov, dir->fd, name, &found, NULL) < 0 || !S_ISREG(found.st.st_mode))
+        return 0; /* unlinked: the record goes where the handle's file is, as POSIX has it */
+    int fd = ov->port->openat(ov->port, dir->fd, name, handle->flags & O_ACCMODE, 0);
+    if (fd < 0)
+        return fd;
+    r = ov->port->lookat(ov->port, fd, "", &found);
+    if (r < 0) {
+        ov->port->close(ov->port, fd);
+        return r;
+    }
+    sw_mutex_lock(&ov->lock);
+    SwFile *old = handle->file;
+    handle->file = sw_file_new(ov->port, fd);
+    handle->id = (SwIdentity){.ino = found.st.st_ino, .tag = found.tag};
+    sw_mutex_unlock(&ov->lock);
+    sw_file_unref(old);
+    return 1;
+}
+
+/* Takes the lease on the file the handle's records belong into; *ret_st is that file's. */
+static int lease_end(SwOverlay *ov, SwHandle *handle, gsize size, gboolean may_wait, SwContentLease **ret_lease,
+                     struct stat *ret_st)
+{
+    for (;;) {
+        struct stat st;
+        int r = ov->port->statat(ov->port, handle->file->fd, "", &st);
+        if (r < 0)
+            return r;
+        SwLeaseText intent = {.appending = TRUE, .append_offset = st.st_size, .append_length = size};
+        intent.file_ino = st.st_ino;
+        sw_mutex_lock(&ov->lock);
+        g_autofree char *path =
+            handle->node->names ? sw_node_path_locked(handle->node->names->parent, handle->node->names->name) : NULL;
+        sw_mutex_unlock(&ov->lock);
+        if (path && strlen(path) < sizeof intent.path)
+            strcpy(intent.path, path);
+        SwPredecessor predecessor;
+        gint64 deadline = may_wait ? ov->port->now_us(ov->port) + LEASE_WAIT_US : 0;
+        r = sw_content_lease_take(ov->leases, st.st_ino, &intent, deadline, NULL, NULL, ret_lease, &predecessor);
+        ov->port->become(ov->port, &handle->cred);
+        if (r < 0)
+            return r == -ETIMEDOUT && !may_wait ? -EINPROGRESS : r;
+        r = ov->port->statat(ov->port, handle->file->fd, "", ret_st);
+        int moved = r == 0 && ret_st->st_nlink == 0 ? follow(ov, handle) : 0;
+        if (r == 0 && moved == 0 && ret_st->st_size != st.st_size) {
+            intent.append_offset = ret_st->st_size;
+            r = sw_content_lease_intend(*ret_lease, &intent);
+            ov->port->become(ov->port, &handle->cred);
+        }
+        if (r == 0 && moved == 0)
+            return 0;
+        (void)sw_content_lease_release(*ret_lease);
+        ov->port->become(ov->port, &handle->cred);
+        if (r < 0 || moved < 0)
+            return r < 0 ? r : moved;
+    }
+}
+
+static int append_record(SwOverlay *ov, SwHandle *handle, const void *buf, gsize size, gboolean may_wait)
+{
+    SwContentLease *lease;
+    struct stat st;
+    int r = lease_end(ov, handle, size, may_wait, &lease, &st);
+    if (r < 0)
+        return r;
+    r = sw_port_write_all(ov->port, handle->file->fd, buf, size, st.st_size);
+    if (r < 0)
+        (void)ov->port->ftruncate(ov->port, handle->file->fd, st.st_size);
+    else if (ov->network)
+        r = ov->port->fsync(ov->port, handle->file->fd, TRUE);
+    int released = sw_content_lease_release(lease);
+    ov->port->become(ov->port, &handle->cred);
+    return r < 0 ? r : released;
+}
+
+static int publish_pending(SwOverlay *ov, SwHandle *handle, gboolean may_wait)
+{
+    if (!handle->pending || !handle->pending->len)
+        return 0;
+    int r = append_record(ov, handle, handle->pending->data, handle->pending->len, may_wait);
+    if (r == -EINPROGRESS)
+        return r;
+    sw_mutex_lock(&ov->lock);
+    ov->appenders = g_slist_remove(ov->appenders, handle);
+    sw_mutex_unlock(&ov->lock);
+    g_byte_array_set_size(handle->pending, 0);
+    return r;
+}
+
+int sw_append_publish(SwOverlay *ov, SwHandle *handle, gboolean may_wait)
+{
+    SW_HOLD(&handle->lock);
+    return publish_pending(ov, handle, may_wait);
+}
+
+static void keep_piece(SwOverlay *ov, SwHandle *handle, const void *buf, gsize size)
+{
+    if (!handle->pending)
+        handle->pending = g_byte_array_new();
+    g_byte_array_append(handle->pending, buf, size);
+    handle->pending_since_us = ov->port->now_us(ov->port);
+    sw_mutex_lock(&ov->lock);
+    if (!g_slist_find(ov->appenders, handle))
+        ov->appenders = g_slist_prepend(ov->appenders, handle);
+    sw_mutex_unlock(&ov->lock);
+}
+
+ssize_t sw_append_write(SwOverlay *ov, SwHandle *handle, const void *buf, size_t size, gboolean may_wait)
+{
+    SW_HOLD(&handle->lock);
+    gboolean more = size + PIECE_SLACK > ov->max_write;
+    gsize waiting = handle->pending ? handle->pending->len : 0;
+    if (more && waiting + size < RECORD_MAX) {
+        keep_piece(ov, handle, buf, size);
+        return size;
+    }
+    if (!waiting) {
+        int r = append_record(ov, handle, buf, size, may_wait);
+        return r < 0 ? r : (ssize_t)size;
+    }
+    g_byte_array_append(handle->pending, buf, size);
+    int r = publish_pending(ov, handle, may_wait);
+    if (r == -EINPROGRESS)
+        g_byte_array_set_size(handle->pending, waiting);
+    return r < 0 ? r : (ssize_t)size;
+}
+
+int sw_append_truncate(SwOverlay *ov, SwHandle *handle, guint64 size)
+{
+    SW_HOLD(&handle->lock);
+    int r = publish_pending(ov, handle, TRUE);
+    SwContentLease *lease;
+    struct stat st;
+    if (r == 0)
+        r = lease_end(ov, handle, 0, TRUE, &lease, &st);
+    if (r < 0)
+        return r;
+    r = ov->port->ftruncate(ov->port, handle->file->fd, size);
+    int released = sw_content_lease_release(lease);
+    ov->port->become(ov->port, &handle->cred);
+    return r < 0 ? r : released;
+}
+
+gint64 sw_append_tick(SwOverlay *ov, gint64 now)
+{
+    gint64 next = G_MAXINT64;
+    g_autoptr(GPtrArray) due = g_ptr_array_new();
+    sw_mutex_lock(&ov->lock);
+    for (GSList *at = ov->appenders; at; at = at->next) {
+        SwHandle *handle = at->data;
+        /* The lock order forbids waiting for a handle here; one that is busy is not due. */
+        if (!sw_mutex_trylock(&handle->lock)) {
+            next = MIN(next, now + PIECES_APART_US);
+        } else if (handle->pending_since_us + PIECES_APART_US <= now) {
+            g_ptr_array_add(due, handle);
+        } else {
+            next = MIN(next, handle->pending_since_us + PIECES_APART_US);
+            sw_mutex_unlock(&handle->lock);
+        }
+    }
+    sw_mutex_unlock(&ov->lock);
+    for (guint i = 0; i < due->len; i++) {
+        SwHandle *handle = due->pdata[i];
+        ov->port->become(ov->port, &handle->cred);
+        int r = publish_pending(ov, handle, TRUE);
+        sw_mutex_unlock(&handle->lock);
+        if (r < 0)
+            sw_note(ov, SW_NOTE_WARNING, "a record could not be appended: %s", g_strerror(-r));
+    }
+    return next;
+}

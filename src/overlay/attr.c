@@ -1,0 +1,305 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * Attributes: of a stage through its file, of an open version through its handle, of anything else by its name.
+ */
+#include "internal.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <string.h>
+
+/* Where the attributes of a node are: `name` below `file`, or `file` itself when `name` is "". */
+typedef struct {
+    SwFile *file;
+    SwStage *stage;
+    char *name;
+    gboolean by_name;
+} Place;
+
+static void place_clear(Place *place)
+{
+    sw_file_unref(place->file);
+    sw_stage_unref(place->stage);
+    g_free(place->name);
+}
+G_DEFINE_AUTO_CLEANUP_CLEAR_FUNC(Place, place_clear)
+
+static SwFile *handle_file_locked(SwNode *node, SwHandle *handle)
+{
+    if (!handle && node->handles)
+        handle = node->handles->data;
+    if (!handle)
+        return NULL;
+    return sw_file_ref(handle->file ? handle->file : handle->stage->file);
+}
+
+/* A name of a node that has several may be gone by now: the first that still leads to it, the others are forgotten. */
+static int find_name(SwOverlay *ov, SwNode *node, Place *place)
+{
+    for (;;) {
+        SwNode *parent;
+        g_autofree char *name = NULL;
+        g_autoptr(SwFile) dir = NULL;
+        sw_mutex_lock(&ov->lock);
+        gboolean several = node->names && node->names->next;
+        sw_mutex_unlock(&ov->lock);
+        if (!sw_node_first_name(ov, node, &parent, &name))
+            return -ENOENT;
+        SwFound found;
+        int r = sw_node_dir(ov, parent, &dir);
+        if (r == 0 && several)
+            r = ov->port->lookat(ov->port, dir->fd, name, &found);
+        sw_mutex_lock(&ov->lock);
+        gboolean stale = several && (r < 0 || !sw_identity_is(&node->id, &found));
+        if (stale)
+            sw_node_drop_name_locked(ov, node, parent, name);
+        sw_node_unref_locked(ov, parent);
+        sw_mutex_unlock(&ov->lock);
+        if (stale)
+            continue;
+        place->file = g_steal_pointer(&dir);
+        place->name = g_steal_pointer(&name);
+        return r;
+    }
+}
+
+/* By name, or by a descriptor if one is open: fstat(2) comes without a handle (F26), and an open version may have no
+ * name any more. */
+static int find_place(SwOverlay *ov, SwNode *node, SwHandle *handle, Place *place)
+{
+    *place = (Place){0};
+    sw_mutex_lock(&ov->lock);
+    if (node->stage)
+        place->stage = sw_stage_ref(node->stage);
+    else if (handle && handle->stage)
+        place->stage = sw_stage_ref(handle->stage);
+    place->file = place->stage ? sw_file_ref(place->stage->file) : handle_file_locked(node, handle);
+    if (!place->file && node->dir)
+        place->file = sw_file_ref(node->dir);
+    sw_mutex_unlock(&ov->lock);
+    if (place->file) {
+        place->name = g_strdup("");
+        return 0;
+    }
+    place->by_name = TRUE;
+    return find_name(ov, node, place);
+}
+
+int sw_overlay_getattr(SwOverlay *ov, const SwCaller *caller, SwNode *node, SwHandle *handle, struct stat *ret_st,
+                       gint64 *ret_attr_us)
+{
+    if (handle && handle->kind == SW_HANDLE_APPEND)
+        sw_ignore(sw_append_publish(ov, handle, TRUE));
+    ov->port->become(ov->port, &caller->cred);
+    g_auto(Place) place;
+    int r = find_place(ov, node, handle, &place);
+    if (r == 0)
+        r = ov->port->statat(ov->port, place.file->fd, place.name, ret_st);
+    /* ESTALE here would spend the kernel's only second walk (F26). */
+    if (r == -ESTALE)
+        r = -ENOENT;
+    /* The name leads to something of another kind by now: that is another object, and ours is gone. */
+    if (r == 0 && place.by_name && (ret_st->st_mode & S_IFMT) != node->type)
+        r = -ENOENT;
+    if (r < 0)
+        return r;
+    gboolean private = place.stage && place.stage->state == SW_STAGE_OPEN;
+    if (private && !place.stage->parent)
+        ret_st->st_nlink = 0;
+    *ret_attr_us = place.stage || (node->handles && !place.by_name) ? 0 : ov->config->attr_cache_us;
+    return 0;
+}
+
+/* ---- changing */
+
+static int change_owner(SwOverlay *ov, const Place *place, const SwChange *change)
+{
+    uid_t uid = change->what & SW_SET_UID ? change->uid : (uid_t)-1;
+    gid_t gid = change->what & SW_SET_GID ? change->gid : (gid_t)-1;
+    return ov->port->chownat(ov->port, place->file->fd, place->name, uid, gid);
+}
+
+/*
+ * Before another user's write the kernel takes the privilege bits away in the writer's name, who may not change modes.
+ * (A chmod(2) of such a user it refuses by itself: default_permissions.)  The write will do the same to the source's
+ * file, or the stage is made without the bits.
+ */
+static gboolean is_privilege_drop(SwOverlay *ov, const Place *place, mode_t mode)
+{
+    struct stat st;
+    if (ov->port->statat(ov->port, place->file->fd, place->name, &st) < 0)
+        return FALSE;
+    mode_t dropped = (st.st_mode & 07777) & ~mode;
+    return (st.st_mode & 07777) == (mode | dropped) && !(dropped & ~(S_ISUID | S_ISGID));
+}
+
+static int change_mode(SwOverlay *ov, const Place *place, mode_t mode)
+{
+    int r = ov->port->chmodat(ov->port, place->file->fd, place->name, mode);
+    return r == -EPERM && is_privilege_drop(ov, place, mode) ? 0 : r;
+}
+
+static int change_place(SwOverlay *ov, const Place *place, const SwChange *change)
+{
+    int r = 0;
+    if (change->what & (SW_SET_UID | SW_SET_GID))
+        r = change_owner(ov, place, change);
+    if (r == 0 && (change->what & SW_SET_MODE))
+        r = change_mode(ov, place, change->mode & 07777);
+    if (r == 0 && (change->what & SW_SET_TIMES))
+        r = ov->port->utimensat(ov->port, place->file->fd, place->name, change->times);
+    return r;
+}
+
+/* Attributes set while a stage is open belong to it and survive the commit (C8). */
+static void remember_change(SwStage *stage, const SwChange *change)
+{
+    if (!stage->materialised)
+        return; /* went to the base itself, from where the stage will take it */
+    stage->mode_set |= (change->what & SW_SET_MODE) != 0;
+    stage->owner_set |= (change->what & (SW_SET_UID | SW_SET_GID)) != 0;
+    stage->mtime_set |= (change->what & SW_SET_TIMES) && change->times[1].tv_nsec != UTIME_OMIT;
+}
+
+static int change_stage(SwOverlay *ov, const SwCaller *caller, const Place *place, const SwChange *change)
+{
+    SwStage *stage = place->stage;
+    int r = change->what & SW_SET_SIZE ? sw_stage_truncate(stage, caller, change->size) : 0;
+    if (r < 0 || !(change->what & ~SW_SET_SIZE))
+        return r;
+    SW_HOLD(&stage->lock);
+    Place now = {.file = stage->file, .name = (char *)""};
+    r = change_place(ov, &now, change);
+    if (r == 0)
+        remember_change(stage, change);
+    if (r == 0 && !stage->materialised)
+        r = ov->port->lookat(ov->port, stage->file->fd, "", &stage->base);
+    return r;
+}
+
+/*
+ * truncate(2) by name: a stage, cut and committed at once.  The kernel is then sent round (ESTALE) to find the new
+ * version under the name, and finds its size right already.
+ */
+static int truncate_name(SwOverlay *ov, const SwCaller *caller, SwNode *node, guint64 size, gboolean may_wait)
+{
+    SwHandle *handle = NULL;
+    gboolean keep;
+    struct stat st;
+    gint64 attr_us;
+    int r = sw_overlay_getattr(ov, caller, node, NULL, &st, &attr_us);
+    if (r == 0 && (guint64)st.st_size == size) {
+        const struct timespec now[2] = {{.tv_nsec = UTIME_OMIT}, {.tv_nsec = UTIME_NOW}};
+        SwChange touch = {.what = SW_SET_TIMES, .times = {now[0], now[1]}};
+        return sw_overlay_setattr(ov, caller, node, NULL, &touch, may_wait, &st, &attr_us);
+    }
+    if (!may_wait)
+        return -EINPROGRESS;
+    r = sw_overlay_open(ov, caller, node, O_WRONLY, &handle, &keep);
+    if (r == 0) { /* in place */
+        SwChange cut = {.what = SW_SET_SIZE, .size = size};
+        r = sw_overlay_setattr(ov, caller, node, handle, &cut, TRUE, &st, &attr_us);
+        int released = sw_overlay_release(ov, handle, TRUE);
+        return r < 0 ? r : released;
+    }
+    if (r != -ESTALE)
+        return r;
+    SwNode *parent, *led;
+    g_autofree char *name = NULL;
+    g_autoptr(SwFile) file = NULL;
+    if (!sw_node_first_name(ov, node, &parent, &name))
+        return -ENOENT;
+    led = sw_pin_walk(ov, caller, parent, name, &file);
+    sw_node_unref(ov, parent);
+    if (!led)
+        return -ESTALE;
+    sw_mutex_lock(&ov->lock);
+    g_autoptr(SwStage) stage = led->stage ? sw_stage_ref(led->stage) : NULL;
+    sw_mutex_unlock(&ov->lock);
+    sw_node_unref(ov, led);
+    if (!stage)
+        return -ESTALE; /* another version: the kernel comes back for it */
+    handle = sw_handle_new_staged(ov, caller, stage, O_WRONLY);
+    r = sw_stage_truncate(stage, caller, size);
+    int released = sw_overlay_release(ov, handle, TRUE);
+    return r < 0 ? r : released < 0 ? released : -ESTALE;
+}
+
+static int truncate_handle(SwOverlay *ov, SwHandle *handle, guint64 size)
+{
+    if (handle->kind == SW_HANDLE_APPEND)
+        return sw_append_truncate(ov, handle, size);
+    return ov->port->ftruncate(ov->port, handle->file->fd, size);
+}
+
+static int change_committed(SwOverlay *ov, const SwCaller *caller, SwNode *node, SwHandle *handle, const Place *place,
+                            const SwChange *change, gboolean may_wait)
+{
+    int r = 0;
+    if ((change->what & SW_SET_SIZE) && handle && handle->file && sw_writes(handle->flags))
+        r = truncate_handle(ov, handle, change->size);
+    else if (change->what & SW_SET_SIZE)
+        r = truncate_name(ov, caller, node, change->size, may_wait);
+    if (r == 0 && (change->what & ~SW_SET_SIZE)) {
+        ov->port->become(ov->port, &caller->cred);
+        r = change_place(ov, place, change);
+    }
+    return r;
+}
+
+int sw_overlay_setattr(SwOverlay *ov, const SwCaller *caller, SwNode *node, SwHandle *handle, const SwChange *change,
+                       gboolean may_wait, struct stat *ret_st, gint64 *ret_attr_us)
+{
+    ov->port->become(ov->port, &caller->cred);
+    g_auto(Place) place;
+    int r = find_place(ov, node, handle, &place);
+    if (r < 0)
+        return r;
+    /* A stage that was committed is written again only through its own handle. */
+    gboolean staged = place.stage && (place.stage->state == SW_STAGE_OPEN || (change->what & SW_SET_SIZE));
+    r = staged ? change_stage(ov, caller, &place, change)
+               : change_committed(ov, caller, node, handle, &place, change, may_wait);
+    return r < 0 ? r : sw_overlay_getattr(ov, caller, node, handle, ret_st, ret_attr_us);
+}
+
+/* ---- extended */
+
+ssize_t sw_overlay_getxattr(SwOverlay *ov, const SwCaller *caller, SwNode *node, const char *key, void *buf,
+                            size_t size)
+{
+    ov->port->become(ov->port, &caller->cred);
+    g_auto(Place) place;
+    int r = find_place(ov, node, NULL, &place);
+    return r < 0 ? r : ov->port->getxattr(ov->port, place.file->fd, place.name, key, buf, size);
+}
+
+ssize_t sw_overlay_listxattr(SwOverlay *ov, const SwCaller *caller, SwNode *node, char *buf, size_t size)
+{
+    ov->port->become(ov->port, &caller->cred);
+    g_auto(Place) place;
+    int r = find_place(ov, node, NULL, &place);
+    return r < 0 ? r : ov->port->listxattr(ov->port, place.file->fd, place.name, buf, size);
+}
+
+int sw_overlay_setxattr(SwOverlay *ov, const SwCaller *caller, SwNode *node, const char *key, const void *value,
+                        size_t size, int flags)
+{
+    ov->port->become(ov->port, &caller->cred);
+    g_auto(Place) place;
+    int r = find_place(ov, node, NULL, &place);
+    return r < 0 ? r : ov->port->setxattr(ov->port, place.file->fd, place.name, key, value, size, flags);
+}
+
+int sw_overlay_removexattr(SwOverlay *ov, const SwCaller *caller, SwNode *node, const char *key)
+{
+    ov->port->become(ov->port, &caller->cred);
+    g_auto(Place) place;
+    int r = find_place(ov, node, NULL, &place);
+    return r < 0 ? r : ov->port->removexattr(ov->port, place.file->fd, place.name, key);
+}
+
+int sw_overlay_statfs(SwOverlay *ov, const SwCaller *caller, struct statvfs *ret_st)
+{
+    ov->port->become(ov->port, &caller->cred);
+    return ov->port->statvfs(ov->port, ov->source_fd, ret_st);
+}

@@ -1,0 +1,417 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * From stage to version (docs/design.md, "Commit").
+ *
+ *  1. The times and, for a replaced file, the attributes are set right; on a network file system the data is made
+ *     durable, for only then is it known that it fits.
+ *  2. An edit takes the lease on the content it is about to replace, and if that is not the version it was made over,
+ *     applies what was written to a copy of it (C10).
+ *  3. RENAME out of our own stage directory: the only call that publishes a stage, and the fence (C21).
+ *  4. The staged node becomes the name's committed node.
+ */
+#include "internal.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/fs.h>
+#include <string.h>
+
+/* C17: how old the time of the last write may be at the commit. */
+#define MTIME_SLACK_US (2 * G_USEC_PER_SEC)
+/* How long a close waits for the lease of a living holder before it gives up; holders keep it for milliseconds. */
+#define LEASE_WAIT_US (600 * G_USEC_PER_SEC)
+/* An edit that meets so many new versions in a row is starved; report it instead of spinning. */
+#define EDIT_TRIES 1000
+
+typedef struct {
+    SwFile *dir;
+    SwNode *parent;
+    char *name;
+} Target;
+
+static void target_clear(SwStage *stage, Target *target)
+{
+    sw_node_unref(stage->overlay, target->parent);
+    sw_file_unref(target->dir);
+    g_free(target->name);
+}
+
+static int target_find(SwStage *stage, Target *target)
+{
+    SwOverlay *ov = stage->overlay;
+    sw_mutex_lock(&ov->lock);
+    if (stage->parent) {
+        target->parent = stage->parent;
+        sw_node_ref_locked(target->parent);
+        target->name = g_strdup(stage->name);
+    }
+    sw_mutex_unlock(&ov->lock);
+    if (!target->parent)
+        return -ENOENT;
+    ov->port->become(ov->port, &stage->cred);
+    int r = sw_node_dir(ov, target->parent, &target->dir);
+    return r == -ESTALE ? -ENOENT : r;
+}
+
+/* Another chmod, chown or ACL came to the replaced file since it was copied: the newest counts (C17). */
+static int recarry(SwStage *stage, const Target *target)
+{
+    SwPort *port = stage->overlay->port;
+    SwFound now;
+    int r = sw_look(stage->overlay, target->dir->fd, target->name, &now, NULL);
+    if (r < 0 || !S_ISREG(now.st.st_mode))
+        return 0;
+    if (memcmp(&now.st.st_ctim, &stage->base.st.st_ctim, sizeof now.st.st_ctim) == 0 &&
+        now.st.st_ino == stage->base.st.st_ino)
+        return 0;
+    struct stat mine;
+    r = port->statat(port, stage->file->fd, "", &mine);
+    if (r < 0 || (mine.st_mode == now.st.st_mode && mine.st_uid == now.st.st_uid && mine.st_gid == now.st.st_gid))
+        return r;
+    return sw_stage_carry(stage, target->dir->fd, target->name, &now.st, stage->file->fd);
+}
+
+static int prepare(SwStage *stage, const Target *target)
+{
+    SwOverlay *ov = stage->overlay;
+    SwPort *port = ov->port;
+    int r = stage->has_base ? recarry(stage, target) : 0;
+    if (r == 0 && !stage->mtime_set && port->now_us(port) - stage->last_write_us > MTIME_SLACK_US) {
+        const struct timespec times[2] = {{.tv_nsec = UTIME_OMIT}, {.tv_nsec = UTIME_NOW}};
+        r = port->utimensat(port, stage->file->fd, "", times);
+    }
+    gboolean sync =
+        ov->config->commit_sync == SW_SYNC_ALWAYS || (ov->config->commit_sync == SW_SYNC_AUTO && ov->network);
+    if (r == 0 && sync)
+        r = port->fsync(port, stage->file->fd, FALSE);
+    return r;
+}
+
+/* The file of another owner cannot be renamed out of the sticky stage directory by the writer: the daemon does it,
+ * after asking whether the writer might. */
+static int rename_out(SwStage *stage, const Target *target, guint flags)
+{
+    SwOverlay *ov = stage->overlay;
+    SwPort *port = ov->port;
+    struct stat st;
+    int r = port->statat(port, stage->file->fd, "", &st);
+    if (r < 0)
+        return r;
+    port->become(port, &stage->cred);
+    gboolean foreign = st.st_uid != stage->cred.uid && stage->cred.uid != 0;
+    if (foreign) {
+        r = port->accessat(port, target->dir->fd, "", W_OK | X_OK);
+        if (r < 0)
+            return r;
+        port->become(port, NULL);
+    }
+    r = port->renameat(port, sw_control_stage_dir(ov->control, stage->worker), stage->stage_name, target->dir->fd,
+                       target->name, flags);
+    if (foreign)
+        port->become(port, &stage->cred);
+    return r;
+}
+
+/* The node takes the identity under which it will be found, before others can find it; back when it failed. */
+static int publish(SwStage *stage, const Target *target, guint flags)
+{
+    SwOverlay *ov = stage->overlay;
+    SwFound found;
+    int r = ov->port->lookat(ov->port, stage->file->fd, "", &found);
+    if (r < 0)
+        return r;
+    sw_mutex_lock(&ov->lock);
+    sw_node_list_locked(ov, stage->node, &found);
+    sw_mutex_unlock(&ov->lock);
+    r = rename_out(stage, target, flags);
+    if (r < 0) {
+        sw_mutex_lock(&ov->lock);
+        sw_node_unlist_locked(ov, stage->node);
+        sw_mutex_unlock(&ov->lock);
+    }
+    return r;
+}
+
+static void committed(SwStage *stage, const Target *target)
+{
+    SwOverlay *ov = stage->overlay;
+    gint64 now = ov->port->now_us(ov->port);
+    stage->claimed = FALSE;
+    stage->has_base = TRUE;
+    stage->published_us = now;
+    stage->trial = (SwTrial){.opener = stage->trial.opener, .writer = stage->trial.writer};
+    sw_mutex_lock(&ov->lock);
+    stage->state = SW_STAGE_COMMITTED;
+    stage->everyone = stage->quiet = FALSE;
+    sw_node_add_name_locked(ov, stage->node, target->parent, target->name);
+    sw_pending_remove_locked(ov, stage);
+    SwStage *was = g_steal_pointer(&stage->node->stage);
+    sw_mutex_unlock(&ov->lock);
+    sw_stage_unref(was);
+}
+
+/* ---- edits */
+
+static gboolean same_content(const SwFound *a, const SwFound *b)
+{
+    return a->st.st_ino == b->st.st_ino && a->tag == b->tag && a->st.st_size == b->st.st_size &&
+           memcmp(&a->st.st_mtim, &b->st.st_mtim, sizeof a->st.st_mtim) == 0;
+}
+
+static int copy_piece(SwPort *port, int from, int to, guint64 start, guint64 end)
+{
+    while (start < end) {
+        ssize_t n = port->copy_range(port, from, start, to, start, MIN(end - start, (guint64)1 << 30));
+        if (n < 0)
+            return n;
+        if (n == 0)
+            break; /* a hole at the end of the stage: the size is set below */
+        start += n;
+    }
+    return 0;
+}
+
+/* What the handle wrote, over a copy of `current`. */
+static int merge(SwStage *stage, int current, const SwFound *now, int to)
+{
+    SwPort *port = stage->overlay->port;
+    guint64 keep = MIN(stage->ranges.cut, (guint64)now->st.st_size);
+    gboolean cut = stage->ranges.cut != G_MAXUINT64;
+    guint64 size = cut ? stage->ranges.size : (guint64)now->st.st_size;
+    int r = 0;
+    if (keep == (guint64)now->st.st_size && port->clone(port, current, to) == 0)
+        keep = 0;
+    if (keep)
+        r = copy_piece(port, current, to, 0, keep);
+    for (guint i = 0; r == 0 && i < sw_ranges_count(&stage->ranges); i++) {
+        SwRange piece = sw_ranges_get(&stage->ranges, i);
+        size = MAX(size, piece.end);
+        r = copy_piece(port, stage->file->fd, to, piece.start, piece.end);
+    }
+    return r < 0 ? r : port->ftruncate(port, to, size);
+}
+
+/* The version opened is not current any more: the stage becomes a copy of the current one with the edits applied. */
+static int rebase(SwStage *stage, const Target *target, const SwFound *now)
+{
+    SwOverlay *ov = stage->overlay;
+    SwPort *port = ov->port;
+    int current = port->openat(port, target->dir->fd, target->name, O_RDONLY, 0);
+    if (current == -EACCES) {
+        port->become(port, NULL);
+        current = port->openat(port, target->dir->fd, target->name, O_RDONLY, 0);
+        port->become(port, &stage->cred);
+    }
+    if (current < 0)
+        return current;
+    guint old_worker = stage->worker;
+    g_autofree char *old_name = g_strdup(stage->stage_name);
+    int fd, r = sw_stage_new_name(stage, 0600, &fd);
+    if (r == 0)
+        r = merge(stage, current, now, fd);
+    port->close(port, current);
+    if (r == 0)
+        r = sw_stage_carry(stage, target->dir->fd, target->name, &now->st, fd);
+    if (r < 0)
+        return r;
+    port->unlinkat(port, sw_control_stage_dir(ov->control, old_worker), old_name, 0);
+    sw_mutex_lock(&ov->lock);
+    SwFile *old = stage->file;
+    stage->file = sw_file_new(port, fd);
+    sw_mutex_unlock(&ov->lock);
+    sw_file_unref(old);
+    stage->base = *now;
+    return 0;
+}
+
+/*
+ * Rewriters do not take the lease (C9), so one may slip in between the look and the rename.  An exchange shows what was
+ * replaced: if it is not what the edit was made over, the edit is made again over that.  1: again; 0: done.
+ */
+static int publish_edit(SwStage *stage, const Target *target, const SwFound *over)
+{
+    SwOverlay *ov = stage->overlay;
+    int stage_dir = sw_control_stage_dir(ov->control, stage->worker);
+    int r = publish(stage, target, RENAME_EXCHANGE);
+    if (r == -EINVAL || r == -ENOSYS || r == -EOPNOTSUPP || r == -EPERM || r == -EACCES)
+        return publish(stage, target, 0);
+    if (r < 0)
+        return r;
+    SwFound replaced;
+    r = ov->port->lookat(ov->port, stage_dir, stage->stage_name, &replaced);
+    ov->port->become(ov->port, NULL);
+    if (r == 0 && replaced.st.st_ino != over->st.st_ino) {
+        /* Put it back, and start over with it as the version to edit. */
+        r = ov->port->renameat(ov->port, stage_dir, stage->stage_name, target->dir->fd, target->name, RENAME_EXCHANGE);
+        ov->port->become(ov->port, &stage->cred);
+        return r < 0 ? r : 1;
+    }
+    ov->port->unlinkat(ov->port, stage_dir, stage->stage_name, 0);
+    ov->port->become(ov->port, &stage->cred);
+    return 0;
+}
+
+static int edit_once(SwStage *stage, const Target *target, const SwFound *seen)
+{
+    SwFound now;
+    int r = sw_look(stage->overlay, target->dir->fd, target->name, &now, NULL);
+    if (r < 0)
+        return r == -ENOENT ? -ESTALE : r;
+    if (now.st.st_ino != seen->st.st_ino || now.tag != seen->tag)
+        return 1; /* the lease is on a version that was replaced meanwhile */
+    if (!same_content(&stage->base, &now)) {
+        r = rebase(stage, target, &now);
+        if (r < 0)
+            return r;
+        sw_note(stage->overlay, SW_NOTE_INFO, "%s: changed by another host meanwhile, edits applied to it",
+                target->name);
+    }
+    return publish_edit(stage, target, &now);
+}
+
+static int commit_edit(SwStage *stage, const Target *target, gboolean may_wait)
+{
+    SwOverlay *ov = stage->overlay;
+    for (guint tries = 0; tries < EDIT_TRIES; tries++) {
+        SwFound now;
+        int r = sw_look(ov, target->dir->fd, target->name, &now, NULL);
+        if (r < 0)
+            return r == -ENOENT ? -ESTALE : r;
+        SwContentLease *lease;
+        SwPredecessor predecessor;
+        gint64 deadline = may_wait ? ov->port->now_us(ov->port) + LEASE_WAIT_US : 0;
+        r = sw_content_lease_take(ov->leases, now.st.st_ino, NULL, deadline, NULL, NULL, &lease, &predecessor);
+        ov->port->become(ov->port, &stage->cred);
+        if (r == -ETIMEDOUT && !may_wait)
+            return -EINPROGRESS;
+        if (r < 0)
+            return r;
+        r = edit_once(stage, target, &now);
+        int released = sw_content_lease_release(lease);
+        ov->port->become(ov->port, &stage->cred);
+        if (r <= 0)
+            return r < 0 ? r : released;
+    }
+    return -EBUSY;
+}
+
+int sw_stage_commit(SwStage *stage, guint rename_flags, gboolean may_wait)
+{
+    if (stage->state != SW_STAGE_OPEN || !stage->materialised)
+        return 0;
+    if (stage->overlay->network && !may_wait)
+        return -EINPROGRESS;
+    Target target = {0};
+    int r = target_find(stage, &target);
+    if (r == 0)
+        r = prepare(stage, &target);
+    if (r == 0)
+        r = stage->edit && !rename_flags ? commit_edit(stage, &target, may_wait)
+                                         : publish(stage, &target, rename_flags);
+    if (r == 0)
+        committed(stage, &target);
+    target_clear(stage, &target);
+    return r;
+}
+
+/* ---- other ends */
+
+static void put_aside(SwStage *stage, const char *reason)
+{
+    SwOverlay *ov = stage->overlay;
+    SwPort *port = ov->port;
+    char comm[64] = "";
+    pid_t pid = stage->trial.writer ? stage->trial.writer : stage->trial.opener;
+    if (pid)
+        port->comm(port, pid, comm, sizeof comm);
+    sw_mutex_lock(&ov->lock);
+    g_autofree char *path = sw_node_path_locked(stage->parent, stage->name ? stage->name : "");
+    sw_mutex_unlock(&ov->lock);
+    SwSalvageInfo info = {.path = path, .reason = (char *)reason, .command = comm, .pid = pid};
+    info.synced = stage->synced;
+    int r = sw_control_salvage(ov->control, stage->worker, stage->stage_name, &info, &stage->cred);
+    port->become(port, &stage->cred);
+    if (r < 0)
+        sw_note(ov, SW_NOTE_WARNING, "%s: what %s (pid %d) wrote could not be moved to salvage: %s", path, comm, pid,
+                g_strerror(-r));
+    else
+        sw_note(ov, SW_NOTE_INFO, "%s: not committed (%s), what %s (pid %d) wrote is in salvage", path, reason, comm,
+                pid);
+}
+
+static void drop_claim(SwStage *stage)
+{
+    Target target = {0};
+    if (target_find(stage, &target) == 0)
+        sw_ignore(sw_control_drop_claim(stage->overlay->control, target.dir->fd, target.name, TRUE, &stage->cred));
+    stage->claimed = FALSE;
+    target_clear(stage, &target);
+}
+
+void sw_stage_discard(SwStage *stage, const char *reason, int gone_error)
+{
+    SwOverlay *ov = stage->overlay;
+    if (stage->state != SW_STAGE_OPEN)
+        return;
+    ov->port->become(ov->port, &stage->cred);
+    if (stage->materialised && reason && (stage->trial.has_bytes || stage->synced))
+        put_aside(stage, reason);
+    else if (stage->materialised)
+        ov->port->unlinkat(ov->port, sw_control_stage_dir(ov->control, stage->worker), stage->stage_name, 0);
+    if (stage->claimed)
+        drop_claim(stage);
+    stage->gone_error = gone_error;
+    sw_mutex_lock(&ov->lock);
+    stage->state = SW_STAGE_GONE;
+    stage->everyone = stage->quiet = FALSE;
+    sw_pending_remove_locked(ov, stage);
+    SwStage *was = g_steal_pointer(&stage->node->stage);
+    sw_mutex_unlock(&ov->lock);
+    sw_stage_unref(was);
+}
+
+static int commit_or_discard(SwStage *stage, gboolean may_wait)
+{
+    SwOverlay *ov = stage->overlay;
+    if (!stage->trial.dirty)
+        return 0;
+    if (!stage->parent) {
+        sw_stage_discard(stage, NULL, ENOENT);
+        return 0;
+    }
+    if (stage->klass == SW_CLASS_PRIVATE) {
+        sw_mutex_lock(&ov->lock);
+        stage->everyone = TRUE;
+        sw_mutex_unlock(&ov->lock);
+        return 0;
+    }
+    int r = sw_stage_commit(stage, 0, may_wait);
+    if (r < 0 && r != -EINPROGRESS)
+        sw_stage_discard(stage, r == -ESTALE || r == -ENOENT ? "removed" : "failed", -r);
+    return r;
+}
+
+int sw_stage_execute(SwStage *stage, SwVerdict verdict, gboolean may_wait)
+{
+    SwOverlay *ov = stage->overlay;
+    if (stage->state != SW_STAGE_OPEN)
+        return 0;
+    switch (verdict) {
+    case SW_VERDICT_HOLD:
+        sw_mutex_lock(&ov->lock);
+        stage->quiet = stage->trial.flushed;
+        sw_mutex_unlock(&ov->lock);
+        return 0;
+    case SW_VERDICT_DISCARD_KILLED:
+        if (ov->config->on_kill == SW_ON_KILL_COMMIT)
+            return commit_or_discard(stage, may_wait);
+        sw_stage_discard(stage, stage->parent ? "killed" : NULL, ESTALE);
+        return 0;
+    case SW_VERDICT_DISCARD_FAILED:
+        sw_stage_discard(stage, stage->synced ? "failed" : NULL, stage->trial.failure);
+        return -stage->trial.failure;
+    case SW_VERDICT_COMMIT:
+        return commit_or_discard(stage, may_wait);
+    }
+    g_assert_not_reached();
+}

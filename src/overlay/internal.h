@@ -1,0 +1,281 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#ifndef SW_OVERLAY_INTERNAL_H
+#define SW_OVERLAY_INTERNAL_H
+
+/*
+ * The overlay's own structures, shared by the files of this directory only.
+ *
+ * Locks, in the order in which they may be taken:
+ *  1. SwStage.lock    held while a stage is written, judged or committed; port calls are made under it
+ *  2. SwHandle.lock   of an append handle, likewise
+ *  3. SwOverlay.lock  the tables; never held over a port call
+ *
+ * "L:" on a field: protected by SwOverlay.lock.  "S:": protected by SwStage.lock.  No mark: immutable once visible.
+ */
+
+#include "../core/base.h"
+#include "../core/ranges.h"
+#include "../core/verdict.h"
+#include "../lease/content_lease.h"
+#include "overlay.h"
+
+/* An open descriptor with a reference count; closed with the last. */
+typedef struct {
+    SwPort *port;
+    int fd;
+    gint refs; /* atomic */
+} SwFile;
+
+typedef struct SwStage SwStage;
+
+/* One name of a node.  A directory has one, a file as many as were looked up, a deleted object none. */
+typedef struct SwName {
+    struct SwName *next;
+    SwNode *parent; /* counted */
+    char name[];
+} SwName;
+
+/* Which object on the source a node stands for. */
+typedef struct {
+    ino_t ino;
+    guint64 tag;
+} SwIdentity;
+
+struct SwNode {
+    SwIdentity id;    /* L: of the committed version, or of the stage file once it is being committed */
+    gboolean listed;  /* L: in SwOverlay.nodes under `id` */
+    mode_t type;      /* S_IFMT bits */
+    guint64 n_lookup; /* L: the kernel's count */
+    guint refs;       /* L: names of children, handles, stages, pins */
+    SwName *names;    /* L */
+    SwStage *stage;   /* L: counted; set while this is a version not committed */
+    GSList *handles;  /* L: of SwHandle, open ones */
+    SwFile *dir;      /* L: counted; a directory's descriptor while it is among the recently used */
+    GList dir_link;   /* L: in SwOverlay.dirs */
+    off_t seen_size;  /* L: size and times when last opened, to know whether cached pages are still true */
+    struct timespec seen_mtime, seen_ctime; /* L */
+};
+
+typedef enum {
+    SW_STAGE_OPEN,      /* takes writes */
+    SW_STAGE_COMMITTED, /* is the name's version; a write starts anew over it */
+    SW_STAGE_GONE,      /* discarded; further writes fail with `gone_error` */
+} SwStageState;
+
+/* A version that is not committed: a base (none, or the version opened) and what was written over it. */
+struct SwStage {
+    SwOverlay *overlay;
+    gint refs; /* atomic */
+    SwMutex lock;
+    SwCred cred; /* of the opener */
+    SwClass klass;
+
+    SwNode *node;       /* counted */
+    SwNode *parent;     /* L: counted; NULL without a name (unlinked, O_TMPFILE) */
+    char *name;         /* L */
+    gboolean listed;    /* L: in SwOverlay.pending under parent and name */
+    gboolean everyone;  /* L: a closed file with a private name, seen by the whole host (C16) */
+    gboolean quiet;     /* L: every holder has flushed and the last verdict was to hold */
+    SwStageState state; /* L for reading, S and L for changing */
+    GArray *family;     /* L: pid_t of those who opened it */
+    guint n_writers;    /* L: handles open for writing */
+    SwFile *file;       /* L for the pointer: where reads go (base or stage file); NULL never */
+
+    gboolean materialised; /* S: `file` is a stage file of ours */
+    guint worker;          /* S: stage directory */
+    char stage_name[32];   /* S */
+    gboolean edit;         /* S: made over a base that has to survive where it was not written (C10) */
+    gboolean has_base;     /* S: a version stood at the name when it was opened */
+    SwFound base;          /* S: that version */
+    SwRanges ranges;       /* S: what an edit wrote */
+    SwTrial trial;         /* S */
+    gboolean synced;       /* S: fsync was called: never thrown away */
+    gboolean mtime_set, mode_set, owner_set; /* S: set by the program (C8) */
+    gboolean claimed;                        /* S: our claim stands at the name (C12) */
+    gboolean read_write;                     /* S: some handle could have made a shared mapping */
+    pid_t mark;                              /* S: last pid when first opened */
+    gint64 last_write_us;                    /* S */
+    gint64 published_us;                     /* S: of a stream, when last */
+    int gone_error;                          /* S */
+    pid_t writer_tid, writer_pid;            /* S: the last writing thread and its process, to spare a look at /proc */
+};
+
+typedef enum {
+    SW_HANDLE_READ,    /* one committed version */
+    SW_HANDLE_STAGED,  /* reads and writes a stage */
+    SW_HANDLE_APPEND,  /* records go to the end of the file (C11) */
+    SW_HANDLE_INPLACE, /* the source's own file (C22, C25) */
+} SwHandleKind;
+
+struct SwHandle {
+    SwHandleKind kind;
+    int flags;
+    SwNode *node;   /* counted */
+    SwStage *stage; /* counted; STAGED only */
+    SwCred cred;
+    SwMutex lock;        /* of `file` and `pending` of an APPEND handle */
+    SwFile *file;        /* counted; all but STAGED */
+    SwIdentity id;       /* of `file` */
+    GByteArray *pending; /* pieces of a record that is not complete yet */
+    gint64 pending_since_us;
+};
+
+/* What the second walk of a thread is to be told (FACTS F1). */
+typedef struct {
+    pid_t tid;
+    uid_t uid;
+    SwNode *from;   /* counted: the node whose open was answered ESTALE */
+    SwNode *node;   /* counted: the one to lead to */
+    SwNode *parent; /* counted */
+    char *name;
+    SwFile *file; /* counted: the version opened for reading, or NULL */
+    SwIdentity id;
+    gboolean walked; /* a LOOKUP came */
+    gint64 since_us;
+} SwPin;
+
+/* The stages at one name; kept for a while after the last, for the kernel's cached names (F27). */
+typedef struct {
+    SwNode *parent; /* counted */
+    char *name;
+    GSList *stages; /* of SwStage, counted */
+    gint64 hot_until_us;
+} SwPending;
+
+struct SwOverlay {
+    SwPort *port;
+    SwControl *control;
+    SwContentLeases *leases;
+    const SwConfig *config;
+    int source_fd;
+    dev_t device;
+    gsize max_write;
+    gboolean network; /* the source is a network file system */
+    gboolean clones;  /* it can share blocks */
+    SwNoteFunc note;
+    gpointer note_data;
+
+    SwMutex lock;
+    SwNode *root;
+    GHashTable *nodes;   /* L: SwNode by identity */
+    GHashTable *pending; /* L: SwPending by parent and name */
+    GSList *pins;        /* L */
+    GQueue dirs;         /* L: nodes with a descriptor, most recently used first */
+    GSList *appenders;   /* L: APPEND handles with a pending record */
+    guint64 stage_seq;   /* L */
+};
+
+/* ---- files.c */
+SwFile *sw_file_new(SwPort *port, int fd); /* takes the descriptor */
+SwFile *sw_file_ref(SwFile *file);
+void sw_file_unref(SwFile *file);
+G_DEFINE_AUTOPTR_CLEANUP_FUNC(SwFile, sw_file_unref)
+
+/* ---- node.c.  `_locked`: the caller holds SwOverlay.lock. */
+SwNode *sw_node_new_locked(SwOverlay *ov, mode_t type);
+void sw_node_ref_locked(SwNode *node);
+void sw_node_unref_locked(SwOverlay *ov, SwNode *node);
+void sw_node_unref(SwOverlay *ov, SwNode *node);
+G_GNUC_WARN_UNUSED_RESULT SwNode *sw_node_find_locked(SwOverlay *ov, const SwFound *found);
+/* The node of a found object, made if need be, known by this name from now on; comes with a reference. */
+SwNode *sw_node_get(SwOverlay *ov, const SwFound *found, SwNode *parent, const char *name);
+void sw_node_list_locked(SwOverlay *ov, SwNode *node, const SwFound *found);
+void sw_node_unlist_locked(SwOverlay *ov, SwNode *node);
+void sw_node_add_name_locked(SwOverlay *ov, SwNode *node, SwNode *parent, const char *name);
+void sw_node_drop_name_locked(SwOverlay *ov, SwNode *node, SwNode *parent, const char *name);
+/* "dir/name" below the source, for policy and people; g_free. */
+char *sw_node_path(SwOverlay *ov, SwNode *parent, const char *name);
+char *sw_node_path_locked(SwNode *parent, const char *name);
+gboolean sw_identity_is(const SwIdentity *id, const SwFound *found);
+/* A copy of the node's first name: FALSE when it has none.  *ret_parent comes with a reference. */
+gboolean sw_node_first_name(SwOverlay *ov, SwNode *node, SwNode **ret_parent, char **ret_name);
+/* An open directory's descriptor; -ENOENT or -ESTALE when it is not there any more. */
+int sw_node_dir(SwOverlay *ov, SwNode *dir, SwFile **ret_file) G_GNUC_WARN_UNUSED_RESULT;
+void sw_node_forget_dir_locked(SwOverlay *ov, SwNode *dir);
+
+/* ---- pending.c */
+/* A stage at the name that the caller may see, with a reference; NULL if none.  *ret_hot: there is or was one lately.
+ */
+SwStage *sw_pending_visible(SwOverlay *ov, const SwCaller *caller, SwNode *parent, const char *name, gboolean *ret_hot);
+void sw_pending_add_locked(SwOverlay *ov, SwStage *stage);
+void sw_pending_remove_locked(SwOverlay *ov, SwStage *stage);
+/* Stages at the old name go to the new one. */
+void sw_pending_rename_locked(SwOverlay *ov, SwNode *old_parent, const char *old_name, SwNode *new_parent,
+                              const char *new_name);
+gint64 sw_pending_cool(SwOverlay *ov, gint64 now);
+gboolean sw_pending_below_locked(SwOverlay *ov, SwNode *dir);
+/* Names of new files below `dir` that the caller sees and the source does not show. */
+GPtrArray *sw_pending_names(SwOverlay *ov, const SwCaller *caller, SwNode *dir);
+gboolean sw_family_has(SwOverlay *ov, SwStage *stage, pid_t tid);
+pid_t sw_process_of(SwOverlay *ov, pid_t tid); /* thread group, or `tid` itself */
+
+/* ---- pins.c */
+void sw_pin_add(SwOverlay *ov, const SwCaller *caller, SwNode *from, SwNode *node, SwNode *parent, const char *name,
+                SwFile *file, const SwIdentity *id);
+/* The node pinned for that walk, with a reference, or NULL. */
+SwNode *sw_pin_walk(SwOverlay *ov, const SwCaller *caller, SwNode *parent, const char *name, SwFile **ret_file);
+/* Opening the pinned node ends the pin: *ret_file may be NULL (a stage).  FALSE if there is none. */
+gboolean sw_pin_take(SwOverlay *ov, const SwCaller *caller, SwNode *node, SwFile **ret_file, SwIdentity *ret_id);
+/* The same thread opens the same node again without having walked: a magic link (F1). */
+gboolean sw_pin_is_repeat(SwOverlay *ov, const SwCaller *caller, SwNode *from);
+gint64 sw_pins_expire(SwOverlay *ov, gint64 now);
+
+/* ---- stage.c */
+SwStage *sw_stage_ref(SwStage *stage);
+void sw_stage_unref(SwStage *stage);
+G_DEFINE_AUTOPTR_CLEANUP_FUNC(SwStage, sw_stage_unref)
+/* A new file: parent may be NULL (O_TMPFILE); `mode` as the caller gave it. */
+int sw_stage_new_file(SwOverlay *ov, const SwCaller *caller, SwNode *inherit_from, SwNode *parent, const char *name,
+                      mode_t mode, SwStage **ret_stage) G_GNUC_WARN_UNUSED_RESULT;
+/* Over a version: `truncated` = nothing of it is wanted.  Takes a reference on `base_file`. */
+int sw_stage_new_over(SwOverlay *ov, const SwCaller *caller, SwNode *parent, const char *name, const SwFound *base,
+                      SwFile *base_file, gboolean truncated, SwStage **ret_stage) G_GNUC_WARN_UNUSED_RESULT;
+/* S held: makes `file` a stage file holding the first `upto` bytes of the base. */
+int sw_stage_materialise(SwStage *stage, guint64 upto) G_GNUC_WARN_UNUSED_RESULT;
+/* S held: a committed stage takes writes again, as an edit of what it had committed. */
+int sw_stage_reopen(SwStage *stage) G_GNUC_WARN_UNUSED_RESULT;
+int sw_stage_new_name(SwStage *stage, mode_t mode, int *ret_fd) G_GNUC_WARN_UNUSED_RESULT;
+int sw_stage_carry(SwStage *stage, int from_dirfd, const char *from_name, const struct stat *from,
+                   int to_fd) G_GNUC_WARN_UNUSED_RESULT;
+SwFile *sw_stage_file(SwStage *stage); /* a reference on where reads go */
+void sw_stage_join(SwStage *stage, const SwCaller *caller, int flags);
+ssize_t sw_stage_write(SwStage *stage, const SwCaller *caller, const void *buf, size_t size, off_t offset,
+                       gboolean append, gboolean mapped);
+int sw_stage_truncate(SwStage *stage, const SwCaller *caller, guint64 size) G_GNUC_WARN_UNUSED_RESULT;
+int sw_stage_stat(SwStage *stage, struct stat *ret_st) G_GNUC_WARN_UNUSED_RESULT;
+
+/* ---- commit.c; S held for all */
+int sw_stage_commit(SwStage *stage, guint rename_flags, gboolean may_wait) G_GNUC_WARN_UNUSED_RESULT;
+/* Ends the stage without a commit; what it holds goes to salvage under `reason` (NULL: dropped). */
+void sw_stage_discard(SwStage *stage, const char *reason, int gone_error);
+/* Acts on a verdict: commit, discard or nothing. */
+int sw_stage_execute(SwStage *stage, SwVerdict verdict, gboolean may_wait) G_GNUC_WARN_UNUSED_RESULT;
+
+/* ---- evidence.c; S held.  `tid` of the flusher, 0 = not visible here, -1 = nobody closes, somebody asks. */
+void sw_evidence_gather(SwStage *stage, pid_t tid, SwFlusher *ret_flusher, SwEvidence *ret_evidence);
+
+/* ---- append.c */
+ssize_t sw_append_write(SwOverlay *ov, SwHandle *handle, const void *buf, size_t size, gboolean may_wait);
+int sw_append_publish(SwOverlay *ov, SwHandle *handle, gboolean may_wait) G_GNUC_WARN_UNUSED_RESULT;
+int sw_append_truncate(SwOverlay *ov, SwHandle *handle, guint64 size) G_GNUC_WARN_UNUSED_RESULT;
+gint64 sw_append_tick(SwOverlay *ov, gint64 now);
+
+/* ---- helpers used by several */
+void sw_note(SwOverlay *ov, SwNoteLevel level, const char *format, ...) G_GNUC_PRINTF(3, 4);
+int sw_overlay_lookup_found(SwOverlay *ov, SwNode *parent, const char *name, gboolean hot, SwFile *dir,
+                            SwEntry *ret_entry) G_GNUC_WARN_UNUSED_RESULT;
+/* The object at a name, with claims taken for what they are: -ENOENT.  *ret_claim (may be NULL) tells. */
+int sw_look(SwOverlay *ov, int dirfd, const char *name, SwFound *ret_found,
+            char **ret_claim_host) G_GNUC_WARN_UNUSED_RESULT;
+int sw_entry_of_stage(SwStage *stage, SwEntry *ret_entry) G_GNUC_WARN_UNUSED_RESULT;
+void sw_entry_count(SwOverlay *ov, SwEntry *entry);
+/* May the caller put another file in the place of the one that is there (C17)? */
+gboolean sw_can_replace(SwOverlay *ov, const SwCred *cred, int dirfd, const struct stat *target);
+SwHandle *sw_handle_new(SwOverlay *ov, const SwCaller *caller, SwNode *node, SwHandleKind kind, int flags, SwFile *file,
+                        const SwIdentity *id);
+SwHandle *sw_handle_new_staged(SwOverlay *ov, const SwCaller *caller, SwStage *stage, int flags);
+gboolean sw_writes(int flags);
+/* Runs the proof for a quiet stage at the name, so that what was closed is seen (C2). */
+void sw_settle_name(SwOverlay *ov, SwNode *parent, const char *name);
+
+#endif

@@ -1,0 +1,272 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * Reading, writing and closing.
+ */
+#include "internal.h"
+
+#include <errno.h>
+#include <fcntl.h>
+
+/* Where a handle reads now; with a reference. */
+static SwFile *handle_file(SwOverlay *ov, SwHandle *handle)
+{
+    if (handle->stage)
+        return sw_stage_file(handle->stage);
+    sw_mutex_lock(&ov->lock);
+    SwFile *file = sw_file_ref(handle->file);
+    sw_mutex_unlock(&ov->lock);
+    return file;
+}
+
+ssize_t sw_overlay_read(SwOverlay *ov, SwHandle *handle, void *buf, size_t size, off_t offset)
+{
+    if (handle->kind == SW_HANDLE_APPEND)
+        sw_ignore(sw_append_publish(ov, handle, TRUE));
+    g_autoptr(SwFile) file = handle_file(ov, handle);
+    return ov->port->pread(ov->port, file->fd, buf, size, offset);
+}
+
+/* A stream is published while it grows (C25); from then on it grows in place, like a file that is appended to. */
+static gboolean is_streaming(SwOverlay *ov, SwStage *stage, off_t offset)
+{
+    struct stat st;
+    return stage->klass == SW_CLASS_STREAM && stage->state == SW_STAGE_COMMITTED && stage->parent &&
+           ov->port->statat(ov->port, stage->file->fd, "", &st) == 0 && st.st_size == offset;
+}
+
+static ssize_t write_stage(SwOverlay *ov, const SwCaller *caller, SwStage *stage, const void *buf, size_t size,
+                           off_t offset, gboolean append, gboolean mapped)
+{
+    sw_mutex_lock(&stage->lock);
+    if (!append && is_streaming(ov, stage, offset)) {
+        ssize_t n = ov->port->pwrite(ov->port, stage->file->fd, buf, size, offset);
+        sw_mutex_unlock(&stage->lock);
+        return n;
+    }
+    sw_mutex_unlock(&stage->lock);
+    return sw_stage_write(stage, caller, buf, size, offset, append, mapped);
+}
+
+ssize_t sw_overlay_write(SwOverlay *ov, const SwCaller *caller, SwHandle *handle, const void *buf, size_t size,
+                         off_t offset, gboolean append, gboolean mapped, gboolean may_wait)
+{
+    ov->port->become(ov->port, &handle->cred);
+    switch (handle->kind) {
+    case SW_HANDLE_STAGED:
+        return write_stage(ov, caller, handle->stage, buf, size, offset, append && !mapped, mapped);
+    case SW_HANDLE_APPEND:
+        if (append && !mapped)
+            return sw_append_write(ov, handle, buf, size, may_wait);
+        break;
+    case SW_HANDLE_INPLACE:
+        break;
+    case SW_HANDLE_READ:
+        return -EBADF;
+    }
+    return ov->port->pwrite(ov->port, handle->file->fd, buf, size, offset);
+}
+
+/* S held by the caller: the bytes of [offset, offset + length) are this writer's, whatever they are. */
+static void note_range(SwOverlay *ov, const SwCaller *caller, SwStage *stage, off_t offset, off_t length)
+{
+    if (stage->edit)
+        sw_ranges_add(&stage->ranges, offset, length);
+    sw_trial_write(&stage->trial, sw_process_of(ov, caller->tid), offset, length);
+    stage->last_write_us = ov->port->now_us(ov->port);
+    stage->mtime_set = FALSE;
+}
+
+static int stage_writable(SwStage *stage)
+{
+    if (stage->state == SW_STAGE_GONE)
+        return -stage->gone_error;
+    if (stage->state == SW_STAGE_COMMITTED) {
+        int r = sw_stage_reopen(stage);
+        if (r < 0)
+            return r;
+    }
+    return sw_stage_materialise(stage, G_MAXUINT64);
+}
+
+/* Calls that shift what follows touch everything from `offset` on. */
+static off_t touched_length(SwOverlay *ov, SwStage *stage, int mode, off_t offset, off_t length)
+{
+    struct stat st;
+    if (!(mode & (FALLOC_FL_COLLAPSE_RANGE | FALLOC_FL_INSERT_RANGE)) ||
+        ov->port->statat(ov->port, stage->file->fd, "", &st) < 0)
+        return length;
+    return MAX(st.st_size - offset, length) + length;
+}
+
+/* Space that was only reserved holds no bytes of this writer: zeros there would overwrite another host's edit. */
+static void note_allocation(SwOverlay *ov, const SwCaller *caller, SwStage *stage, int mode, off_t offset, off_t length,
+                            off_t old_size)
+{
+    if (mode & ~FALLOC_FL_KEEP_SIZE) {
+        note_range(ov, caller, stage, offset, touched_length(ov, stage, mode, offset, length));
+    } else if (!(mode & FALLOC_FL_KEEP_SIZE) && offset + length > old_size) {
+        note_range(ov, caller, stage, old_size, offset + length - old_size);
+    } else {
+        note_range(ov, caller, stage, offset, 0);
+    }
+}
+
+int sw_overlay_fallocate(SwOverlay *ov, const SwCaller *caller, SwHandle *handle, int mode, off_t offset, off_t length)
+{
+    ov->port->become(ov->port, &handle->cred);
+    SwStage *stage = handle->stage;
+    if (!stage)
+        return handle->kind == SW_HANDLE_READ ? -EBADF
+                                              : ov->port->fallocate(ov->port, handle->file->fd, mode, offset, length);
+    SW_HOLD(&stage->lock);
+    struct stat st;
+    int r = stage_writable(stage);
+    if (r == 0)
+        r = ov->port->statat(ov->port, stage->file->fd, "", &st);
+    if (r == 0)
+        r = ov->port->fallocate(ov->port, stage->file->fd, mode, offset, length);
+    if (r == 0)
+        note_allocation(ov, caller, stage, mode, offset, length, st.st_size);
+    return r;
+}
+
+ssize_t sw_overlay_copy_range(SwOverlay *ov, const SwCaller *caller, SwHandle *from, off_t from_offset, SwHandle *to,
+                              off_t to_offset, size_t size)
+{
+    ov->port->become(ov->port, &to->cred);
+    g_autoptr(SwFile) source = handle_file(ov, from);
+    SwStage *stage = to->stage;
+    if (!stage)
+        return to->kind == SW_HANDLE_INPLACE
+                   ? ov->port->copy_range(ov->port, source->fd, from_offset, to->file->fd, to_offset, size)
+                   : -EOPNOTSUPP; /* the kernel then reads and writes, so that an append is a record */
+    SW_HOLD(&stage->lock);
+    int r = stage_writable(stage);
+    if (r < 0)
+        return r;
+    ssize_t n = ov->port->copy_range(ov->port, source->fd, from_offset, stage->file->fd, to_offset, size);
+    if (n > 0)
+        note_range(ov, caller, stage, to_offset, n);
+    else if (n < 0)
+        sw_trial_write_failed(&stage->trial, sw_process_of(ov, caller->tid), to_offset, -n);
+    return n;
+}
+
+off_t sw_overlay_lseek(SwOverlay *ov, SwHandle *handle, off_t offset, int whence)
+{
+    g_autoptr(SwFile) file = handle_file(ov, handle);
+    return ov->port->lseek(ov->port, file->fd, offset, whence);
+}
+
+int sw_overlay_fsync(SwOverlay *ov, const SwCaller *caller, SwHandle *handle, gboolean data_only, gboolean may_wait)
+{
+    (void)caller;
+    if (!may_wait)
+        return -EINPROGRESS;
+    ov->port->become(ov->port, &handle->cred);
+    SwStage *stage = handle->stage;
+    if (handle->kind == SW_HANDLE_APPEND) {
+        int r = sw_append_publish(ov, handle, TRUE);
+        if (r < 0)
+            return r;
+    }
+    g_autoptr(SwFile) file = handle_file(ov, handle);
+    int r = ov->port->fsync(ov->port, file->fd, data_only);
+    if (r < 0 || !stage)
+        return r;
+    SW_HOLD(&stage->lock);
+    if (stage->state == SW_STAGE_GONE)
+        return -stage->gone_error;
+    stage->synced |= stage->trial.has_bytes;
+    if (ov->config->fsync == SW_FSYNC_PUBLISH && stage->state == SW_STAGE_OPEN && stage->trial.dirty && stage->parent &&
+        stage->klass != SW_CLASS_PRIVATE)
+        r = sw_stage_commit(stage, 0, TRUE);
+    return r;
+}
+
+/* ---- closing */
+
+static int flush_stage(SwOverlay *ov, const SwCaller *caller, SwStage *stage, gboolean may_wait)
+{
+    SW_HOLD(&stage->lock);
+    if (stage->state == SW_STAGE_GONE)
+        return stage->trial.failure ? -stage->trial.failure : stage->gone_error == ENOENT ? 0 : -stage->gone_error;
+    if (stage->state == SW_STAGE_COMMITTED)
+        return 0;
+    SwFlusher flusher;
+    SwEvidence evidence;
+    sw_evidence_gather(stage, caller->tid, &flusher, &evidence);
+    SwVerdict verdict = sw_trial_flush(&stage->trial, &flusher, &evidence);
+    if (verdict == SW_VERDICT_HOLD && stage->trial.failure)
+        return -stage->trial.failure;
+    if (verdict == SW_VERDICT_HOLD && ov->network && stage->materialised) {
+        if (!may_wait)
+            return -EINPROGRESS;
+        int r = ov->port->fsync(ov->port, stage->file->fd, FALSE);
+        if (r < 0)
+            return r;
+    }
+    return sw_stage_execute(stage, verdict, may_wait);
+}
+
+int sw_overlay_flush(SwOverlay *ov, const SwCaller *caller, SwHandle *handle, gboolean may_wait)
+{
+    if (!sw_writes(handle->flags))
+        return 0;
+    ov->port->become(ov->port, &handle->cred);
+    if (handle->kind == SW_HANDLE_STAGED)
+        return flush_stage(ov, caller, handle->stage, may_wait);
+    if (handle->kind == SW_HANDLE_APPEND)
+        return sw_append_publish(ov, handle, may_wait);
+    return 0;
+}
+
+static int release_stage(SwOverlay *ov, SwHandle *handle, gboolean may_wait)
+{
+    SwStage *stage = handle->stage;
+    SW_HOLD(&stage->lock);
+    sw_mutex_lock(&ov->lock);
+    gboolean last = sw_writes(handle->flags) && stage->n_writers == 1;
+    sw_mutex_unlock(&ov->lock);
+    int r = 0;
+    if (last && stage->state == SW_STAGE_OPEN) {
+        r = sw_stage_execute(stage, sw_trial_last_release(&stage->trial), may_wait);
+        if (r == -EINPROGRESS)
+            return r;
+        if (stage->state == SW_STAGE_OPEN && !stage->everyone)
+            sw_stage_discard(stage, NULL, ENOENT); /* nothing was written: the name keeps what it has (C8) */
+    }
+    sw_mutex_lock(&ov->lock);
+    if (sw_writes(handle->flags))
+        stage->n_writers--;
+    sw_mutex_unlock(&ov->lock);
+    return r;
+}
+
+static void handle_free(SwOverlay *ov, SwHandle *handle)
+{
+    sw_mutex_lock(&ov->lock);
+    handle->node->handles = g_slist_remove(handle->node->handles, handle);
+    ov->appenders = g_slist_remove(ov->appenders, handle);
+    sw_mutex_unlock(&ov->lock);
+    sw_file_unref(handle->file);
+    sw_stage_unref(handle->stage);
+    sw_node_unref(ov, handle->node);
+    if (handle->pending)
+        g_byte_array_unref(handle->pending);
+    sw_mutex_clear(&handle->lock);
+    g_free(handle);
+}
+
+int sw_overlay_release(SwOverlay *ov, SwHandle *handle, gboolean may_wait)
+{
+    int r = 0;
+    ov->port->become(ov->port, &handle->cred);
+    if (handle->kind == SW_HANDLE_STAGED)
+        r = release_stage(ov, handle, may_wait);
+    else if (handle->kind == SW_HANDLE_APPEND)
+        r = sw_append_publish(ov, handle, may_wait);
+    if (r != -EINPROGRESS)
+        handle_free(ov, handle);
+    return r;
+}

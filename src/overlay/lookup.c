@@ -1,0 +1,110 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * Which node a name means to a caller.
+ */
+#include "internal.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/limits.h>
+#include <string.h>
+
+void sw_entry_count(SwOverlay *ov, SwEntry *entry)
+{
+    sw_mutex_lock(&ov->lock);
+    entry->node->n_lookup++;
+    sw_mutex_unlock(&ov->lock);
+}
+
+int sw_look(SwOverlay *ov, int dirfd, const char *name, SwFound *ret_found, char **ret_claim_host)
+{
+    int r = ov->port->lookat(ov->port, dirfd, name, ret_found);
+    if (r < 0 || !S_ISLNK(ret_found->st.st_mode))
+        return r;
+    char target[PATH_MAX], host[SW_HOST_ID_MAX + 1];
+    ssize_t n = ov->port->readlinkat(ov->port, dirfd, name, target, sizeof target - 1);
+    if (n < 0)
+        return n;
+    target[n] = '\0';
+    if (!sw_claim_parse(target, host))
+        return 0;
+    if (ret_claim_host)
+        *ret_claim_host = g_strdup(host);
+    return -ENOENT;
+}
+
+int sw_entry_of_stage(SwStage *stage, SwEntry *ret_entry)
+{
+    SwEntry entry = {.node = stage->node};
+    int r = sw_stage_stat(stage, &entry.st);
+    if (r < 0)
+        return r;
+    *ret_entry = entry;
+    sw_entry_count(stage->overlay, ret_entry);
+    return 0;
+}
+
+int sw_overlay_lookup_found(SwOverlay *ov, SwNode *parent, const char *name, gboolean hot, SwFile *dir,
+                            SwEntry *ret_entry)
+{
+    SwFound found;
+    int r = sw_look(ov, dir->fd, name, &found, NULL);
+    if (r < 0)
+        return r;
+    SwEntry entry = {.st = found.st};
+    entry.node = sw_node_get(ov, &found, parent, name);
+    entry.entry_us = entry.attr_us = hot ? 0 : ov->config->attr_cache_us;
+    sw_mutex_lock(&ov->lock);
+    entry.node->n_lookup++;
+    sw_node_unref_locked(ov, entry.node);
+    sw_mutex_unlock(&ov->lock);
+    *ret_entry = entry;
+    return 0;
+}
+
+/* The second walk after an ESTALE: what was promised, whatever stands at the name by now. */
+static int lookup_pinned(SwOverlay *ov, SwNode *node, SwFile *file, SwEntry *ret_entry)
+{
+    SwEntry entry = {.node = node};
+    sw_mutex_lock(&ov->lock);
+    SwStage *stage = node->stage ? sw_stage_ref(node->stage) : NULL;
+    sw_mutex_unlock(&ov->lock);
+    int r = -ESTALE;
+    if (stage)
+        r = sw_stage_stat(stage, &entry.st);
+    else if (file)
+        r = ov->port->statat(ov->port, file->fd, "", &entry.st);
+    sw_stage_unref(stage);
+    if (r < 0)
+        return r;
+    *ret_entry = entry;
+    sw_entry_count(ov, ret_entry);
+    return 0;
+}
+
+int sw_overlay_lookup(SwOverlay *ov, const SwCaller *caller, SwNode *parent, const char *name, SwEntry *ret_entry)
+{
+    if (strlen(name) > NAME_MAX)
+        return -ENAMETOOLONG;
+    if (sw_name_is_reserved(name))
+        return -ENOENT;
+    g_autoptr(SwFile) pinned_file = NULL;
+    SwNode *pinned = sw_pin_walk(ov, caller, parent, name, &pinned_file);
+    if (pinned) {
+        int r = lookup_pinned(ov, pinned, pinned_file, ret_entry);
+        sw_node_unref(ov, pinned);
+        if (r == 0)
+            return 0;
+    }
+    ov->port->become(ov->port, &caller->cred);
+    gboolean hot;
+    g_autoptr(SwStage) stage = sw_pending_visible(ov, caller, parent, name, &hot);
+    if (hot && !stage)
+        sw_settle_name(ov, parent, name);
+    if (stage && stage->state == SW_STAGE_OPEN)
+        return sw_entry_of_stage(stage, ret_entry);
+    ov->port->become(ov->port, &caller->cred);
+    g_autoptr(SwFile) dir = NULL;
+    int r = sw_node_dir(ov, parent, &dir);
+    return r < 0 ? r : sw_overlay_lookup_found(ov, parent, name, hot, dir, ret_entry);
+}

@@ -1,0 +1,272 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * Calls that change names.  They take effect on the source at once (C13), except where a name is being staged.
+ */
+#include "internal.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/fs.h>
+#include <linux/limits.h>
+#include <string.h>
+
+static int check_name(const char *name)
+{
+    if (strlen(name) > NAME_MAX)
+        return -ENAMETOOLONG;
+    return sw_name_is_reserved(name) ? -EPERM : 0;
+}
+
+/* A stage that the caller sees at the name and that takes writes; with a reference. */
+static SwStage *staged_at(SwOverlay *ov, const SwCaller *caller, SwNode *parent, const char *name)
+{
+    gboolean hot;
+    SwStage *stage = sw_pending_visible(ov, caller, parent, name, &hot);
+    if (hot && !stage)
+        sw_settle_name(ov, parent, name);
+    if (stage && stage->state == SW_STAGE_OPEN)
+        return stage;
+    sw_stage_unref(stage);
+    return NULL;
+}
+
+/* ---- making */
+
+typedef struct {
+    SwOverlay *ov;
+    const SwCaller *caller;
+    SwNode *parent;
+    const char *name;
+    SwFile *dir;
+} Making;
+
+/* A new file of the caller's own stands in the way like any other object. */
+static int making_begin(Making *m)
+{
+    int r = check_name(m->name);
+    if (r < 0)
+        return r;
+    m->ov->port->become(m->ov->port, &m->caller->cred);
+    g_autoptr(SwStage) stage = staged_at(m->ov, m->caller, m->parent, m->name);
+    if (stage)
+        return -EEXIST;
+    m->ov->port->become(m->ov->port, &m->caller->cred);
+    return sw_node_dir(m->ov, m->parent, &m->dir);
+}
+
+static int making_end(Making *m, int r, SwEntry *ret_entry)
+{
+    if (r == 0)
+        r = sw_overlay_lookup_found(m->ov, m->parent, m->name, FALSE, m->dir, ret_entry);
+    g_clear_pointer(&m->dir, sw_file_unref);
+    return r;
+}
+
+/* The source applies a default ACL by itself; without one the umask is ours to apply. */
+static mode_t masked(const Making *m, mode_t mode)
+{
+    char acl[8];
+    ssize_t r = m->ov->port->getxattr(m->ov->port, m->dir->fd, "", "system.posix_acl_default", acl, 0);
+    return r > 0 ? mode : mode & ~m->caller->umask;
+}
+
+int sw_overlay_mkdir(SwOverlay *ov, const SwCaller *caller, SwNode *parent, const char *name, mode_t mode,
+                     SwEntry *ret_entry)
+{
+    Making m = {.ov = ov, .caller = caller, .parent = parent, .name = name};
+    int r = making_begin(&m);
+    if (r == 0)
+        r = ov->port->mkdirat(ov->port, m.dir->fd, name, masked(&m, mode));
+    return making_end(&m, r, ret_entry);
+}
+
+int sw_overlay_mknod(SwOverlay *ov, const SwCaller *caller, SwNode *parent, const char *name, mode_t mode, dev_t dev,
+                     SwEntry *ret_entry)
+{
+    Making m = {.ov = ov, .caller = caller, .parent = parent, .name = name};
+    int r = making_begin(&m);
+    if (r == 0)
+        r = ov->port->mknodat(ov->port, m.dir->fd, name, masked(&m, mode), dev);
+    return making_end(&m, r, ret_entry);
+}
+
+int sw_overlay_symlink(SwOverlay *ov, const SwCaller *caller, const char *target, SwNode *parent, const char *name,
+                       SwEntry *ret_entry)
+{
+    char host[SW_HOST_ID_MAX + 1];
+    Making m = {.ov = ov, .caller = caller, .parent = parent, .name = name};
+    /* A link that reads like a claim would be taken for one by every host. */
+    int r = sw_claim_parse(target, host) ? -EPERM : making_begin(&m);
+    if (r == 0)
+        r = ov->port->symlinkat(ov->port, target, m.dir->fd, name);
+    return making_end(&m, r, ret_entry);
+}
+
+ssize_t sw_overlay_readlink(SwOverlay *ov, const SwCaller *caller, SwNode *node, char *buf, size_t size)
+{
+    SwNode *parent;
+    g_autofree char *name = NULL;
+    if (!sw_node_first_name(ov, node, &parent, &name))
+        return -ENOENT;
+    g_autoptr(SwFile) dir = NULL;
+    ov->port->become(ov->port, &caller->cred);
+    ssize_t r = sw_node_dir(ov, parent, &dir);
+    if (r == 0)
+        r = ov->port->readlinkat(ov->port, dir->fd, name, buf, size);
+    sw_node_unref(ov, parent);
+    return r;
+}
+
+/* ---- removing */
+
+/* The handle keeps the file, the name is free, and close will not bring it back (C15). */
+static void unlink_stage(SwOverlay *ov, SwStage *stage)
+{
+    sw_mutex_lock(&stage->lock);
+    if (stage->state == SW_STAGE_OPEN && !stage->n_writers) {
+        sw_stage_discard(stage, NULL, ENOENT); /* a closed private file */
+        sw_mutex_unlock(&stage->lock);
+        return;
+    }
+    sw_mutex_lock(&ov->lock);
+    sw_pending_remove_locked(ov, stage);
+    if (stage->parent)
+        sw_node_drop_name_locked(ov, stage->node, stage->parent, stage->name);
+    SwNode *parent = g_steal_pointer(&stage->parent);
+    g_clear_pointer(&stage->name, g_free);
+    sw_mutex_unlock(&ov->lock);
+    sw_mutex_unlock(&stage->lock);
+    sw_node_unref(ov, parent);
+}
+
+int sw_overlay_unlink(SwOverlay *ov, const SwCaller *caller, SwNode *parent, const char *name)
+{
+    int r = check_name(name);
+    if (r < 0)
+        return r;
+    g_autoptr(SwFile) dir = NULL;
+    ov->port->become(ov->port, &caller->cred);
+    g_autoptr(SwStage) stage = staged_at(ov, caller, parent, name);
+    ov->port->become(ov->port, &caller->cred);
+    r = sw_node_dir(ov, parent, &dir);
+    if (r < 0)
+        return r;
+    if (!stage)
+        return ov->port->unlinkat(ov->port, dir->fd, name, 0);
+    gboolean claimed = stage->claimed;
+    /* A version may stand at the name as well; our own claim, if any, goes with the same call. */
+    r = stage->has_base || claimed ? ov->port->unlinkat(ov->port, dir->fd, name, 0) : 0;
+    if (r < 0 && r != -ENOENT)
+        return r;
+    sw_mutex_lock(&stage->lock);
+    stage->claimed = FALSE;
+    sw_mutex_unlock(&stage->lock);
+    unlink_stage(ov, stage);
+    return 0;
+}
+
+static gboolean dir_has_stages(SwOverlay *ov, int dirfd, const char *name)
+{
+    sw_mutex_lock(&ov->lock);
+    gboolean any = g_hash_table_size(ov->pending) > 0;
+    sw_mutex_unlock(&ov->lock);
+    SwFound found;
+    if (!any || ov->port->lookat(ov->port, dirfd, name, &found) < 0)
+        return FALSE;
+    sw_mutex_lock(&ov->lock);
+    SwNode *node = sw_node_find_locked(ov, &found);
+    gboolean has = node && sw_pending_below_locked(ov, node);
+    sw_mutex_unlock(&ov->lock);
+    return has;
+}
+
+int sw_overlay_rmdir(SwOverlay *ov, const SwCaller *caller, SwNode *parent, const char *name)
+{
+    int r = check_name(name);
+    if (r < 0)
+        return r;
+    g_autoptr(SwFile) dir = NULL;
+    ov->port->become(ov->port, &caller->cred);
+    r = sw_node_dir(ov, parent, &dir);
+    if (r < 0)
+        return r;
+    if (dir_has_stages(ov, dir->fd, name))
+        return -ENOTEMPTY;
+    return ov->port->unlinkat(ov->port, dir->fd, name, AT_REMOVEDIR);
+}
+
+/* ---- linking */
+
+/* S held: link(2) of a stage says "now" (C5); without a name (O_TMPFILE) the link becomes its name. */
+static int link_stage(SwOverlay *ov, SwStage *stage, SwNode *parent, const char *name, gboolean may_wait)
+{
+    if (stage->state != SW_STAGE_OPEN)
+        return -EAGAIN;
+    gboolean nameless = !stage->parent;
+    gboolean private = stage->everyone;
+    if (!nameless && !private) {
+        int r = stage->trial.dirty ? sw_stage_commit(stage, 0, may_wait) : 0;
+        return r < 0 ? r : -EAGAIN; /* committed: now it is linked like any file */
+    }
+    sw_mutex_lock(&ov->lock);
+    sw_pending_remove_locked(ov, stage);
+    SwNode *old_parent = stage->parent;
+    char *old_name = stage->name;
+    sw_node_ref_locked(parent);
+    stage->parent = parent;
+    stage->name = g_strdup(name);
+    sw_mutex_unlock(&ov->lock);
+    stage->edit = FALSE;
+    int r = sw_stage_commit(stage, RENAME_NOREPLACE, may_wait);
+    sw_mutex_lock(&ov->lock);
+    if (r < 0) {
+        sw_node_unref_locked(ov, stage->parent);
+        g_free(stage->name);
+        stage->parent = old_parent;
+        stage->name = old_name;
+        sw_pending_add_locked(ov, stage);
+    } else {
+        if (old_parent)
+            sw_node_drop_name_locked(ov, stage->node, old_parent, old_name);
+        sw_node_unref_locked(ov, old_parent);
+        g_free(old_name);
+    }
+    sw_mutex_unlock(&ov->lock);
+    return r;
+}
+
+static int link_committed(SwOverlay *ov, const SwCaller *caller, SwNode *node, SwFile *new_dir, const char *name)
+{
+    SwNode *parent;
+    g_autofree char *old_name = NULL;
+    if (!sw_node_first_name(ov, node, &parent, &old_name))
+        return -ENOENT;
+    g_autoptr(SwFile) old_dir = NULL;
+    ov->port->become(ov->port, &caller->cred);
+    int r = sw_node_dir(ov, parent, &old_dir);
+    if (r == 0)
+        r = ov->port->linkat(ov->port, old_dir->fd, old_name, new_dir->fd, name);
+    sw_node_unref(ov, parent);
+    return r;
+}
+
+int sw_overlay_link(SwOverlay *ov, const SwCaller *caller, SwNode *node, SwNode *parent, const char *name,
+                    gboolean may_wait, SwEntry *ret_entry)
+{
+    Making m = {.ov = ov, .caller = caller, .parent = parent, .name = name};
+    int r = making_begin(&m);
+    if (r < 0)
+        return making_end(&m, r, ret_entry);
+    sw_mutex_lock(&ov->lock);
+    g_autoptr(SwStage) stage = node->stage ? sw_stage_ref(node->stage) : NULL;
+    sw_mutex_unlock(&ov->lock);
+    r = -EAGAIN;
+    if (stage) {
+        sw_mutex_lock(&stage->lock);
+        r = link_stage(ov, stage, parent, name, may_wait);
+        sw_mutex_unlock(&stage->lock);
+    }
+    if (r == -EAGAIN)
+        r = link_committed(ov, caller, node, m.dir, name);
+    return making_end(&m, r, ret_entry);
+}

@@ -1,0 +1,234 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#include "internal.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <string.h>
+
+/* Directory descriptors kept open beyond their use. */
+#define DIRS_MAX 256
+
+gboolean sw_identity_is(const SwIdentity *id, const SwFound *found)
+{
+    return id->ino == found->st.st_ino && id->tag == found->tag;
+}
+
+SwNode *sw_node_new_locked(SwOverlay *ov, mode_t type)
+{
+    (void)ov;
+    SwNode *node = g_new0(SwNode, 1);
+    node->type = type & S_IFMT;
+    node->refs = 1;
+    node->dir_link.data = node;
+    return node;
+}
+
+void sw_node_ref_locked(SwNode *node)
+{
+    node->refs++;
+}
+
+void sw_node_forget_dir_locked(SwOverlay *ov, SwNode *dir)
+{
+    if (!dir->dir || dir == ov->root)
+        return;
+    g_queue_unlink(&ov->dirs, &dir->dir_link);
+    g_clear_pointer(&dir->dir, sw_file_unref);
+}
+
+static void node_free_locked(SwOverlay *ov, SwNode *node)
+{
+    sw_node_unlist_locked(ov, node);
+    sw_node_forget_dir_locked(ov, node);
+    if (node->dir)
+        sw_file_unref(node->dir);
+    while (node->names)
+        sw_node_drop_name_locked(ov, node, node->names->parent, node->names->name);
+    g_free(node);
+}
+
+static void node_maybe_free_locked(SwOverlay *ov, SwNode *node)
+{
+    if (!node->refs && !node->n_lookup)
+        node_free_locked(ov, node);
+}
+
+void sw_node_unref_locked(SwOverlay *ov, SwNode *node)
+{
+    if (!node)
+        return;
+    g_assert(node->refs > 0);
+    node->refs--;
+    node_maybe_free_locked(ov, node);
+}
+
+void sw_node_unref(SwOverlay *ov, SwNode *node)
+{
+    if (!node)
+        return;
+    sw_mutex_lock(&ov->lock);
+    sw_node_unref_locked(ov, node);
+    sw_mutex_unlock(&ov->lock);
+}
+
+void sw_overlay_forget(SwOverlay *ov, SwNode *node, guint64 count)
+{
+    sw_mutex_lock(&ov->lock);
+    node->n_lookup -= MIN(count, node->n_lookup);
+    node_maybe_free_locked(ov, node);
+    sw_mutex_unlock(&ov->lock);
+}
+
+SwNode *sw_node_find_locked(SwOverlay *ov, const SwFound *found)
+{
+    SwNode key = {.id = {.ino = found->st.st_ino, .tag = found->tag}};
+    return g_hash_table_lookup(ov->nodes, &key);
+}
+
+void sw_node_unlist_locked(SwOverlay *ov, SwNode *node)
+{
+    if (node->listed)
+        g_hash_table_remove(ov->nodes, node);
+    node->listed = FALSE;
+}
+
+void sw_node_list_locked(SwOverlay *ov, SwNode *node, const SwFound *found)
+{
+    sw_node_unlist_locked(ov, node);
+    node->id = (SwIdentity){.ino = found->st.st_ino, .tag = found->tag};
+    /* A bearer of the same identity can only be a leftover: the object it stood for is gone. */
+    SwNode *old = g_hash_table_lookup(ov->nodes, node);
+    if (old)
+        sw_node_unlist_locked(ov, old);
+    g_hash_table_add(ov->nodes, node);
+    node->listed = TRUE;
+}
+
+static SwName **find_name(SwNode *node, SwNode *parent, const char *name)
+{
+    SwName **at = &node->names;
+    while (*at && ((*at)->parent != parent || strcmp((*at)->name, name) != 0))
+        at = &(*at)->next;
+    return at;
+}
+
+void sw_node_drop_name_locked(SwOverlay *ov, SwNode *node, SwNode *parent, const char *name)
+{
+    SwName **at = find_name(node, parent, name);
+    SwName *gone = *at;
+    if (!gone)
+        return;
+    *at = gone->next;
+    SwNode *old_parent = gone->parent;
+    g_free(gone);
+    sw_node_unref_locked(ov, old_parent);
+}
+
+void sw_node_add_name_locked(SwOverlay *ov, SwNode *node, SwNode *parent, const char *name)
+{
+    if (node == ov->root || *find_name(node, parent, name))
+        return;
+    size_t size = strlen(name) + 1;
+    SwName *fresh = g_malloc(sizeof *fresh + size);
+    fresh->parent = parent;
+    memcpy(fresh->name, name, size);
+    sw_node_ref_locked(parent);
+    /* A directory has one name, and found elsewhere it was moved. */
+    while (S_ISDIR(node->type) && node->names)
+        sw_node_drop_name_locked(ov, node, node->names->parent, node->names->name);
+    fresh->next = node->names;
+    node->names = fresh;
+}
+
+SwNode *sw_node_get(SwOverlay *ov, const SwFound *found, SwNode *parent, const char *name)
+{
+    sw_mutex_lock(&ov->lock);
+    SwNode *node = sw_node_find_locked(ov, found);
+    if (node && (found->st.st_mode & S_IFMT) == node->type) {
+        sw_node_ref_locked(node);
+    } else {
+        node = sw_node_new_locked(ov, found->st.st_mode);
+        sw_node_list_locked(ov, node, found);
+    }
+    if (node != parent)
+        sw_node_add_name_locked(ov, node, parent, name);
+    sw_mutex_unlock(&ov->lock);
+    return node;
+}
+
+char *sw_node_path_locked(SwNode *parent, const char *name)
+{
+    GString *path = g_string_new(name);
+    for (guint depth = 0; parent && parent->names && depth < 4096; depth++) {
+        g_string_prepend_c(path, '/');
+        g_string_prepend(path, parent->names->name);
+        parent = parent->names->parent;
+    }
+    return g_string_free(path, FALSE);
+}
+
+char *sw_node_path(SwOverlay *ov, SwNode *parent, const char *name)
+{
+    sw_mutex_lock(&ov->lock);
+    char *path = sw_node_path_locked(parent, name);
+    sw_mutex_unlock(&ov->lock);
+    return path;
+}
+
+gboolean sw_node_first_name(SwOverlay *ov, SwNode *node, SwNode **ret_parent, char **ret_name)
+{
+    sw_mutex_lock(&ov->lock);
+    SwName *first = node->names;
+    if (first) {
+        sw_node_ref_locked(first->parent);
+        *ret_parent = first->parent;
+        *ret_name = g_strdup(first->name);
+    }
+    sw_mutex_unlock(&ov->lock);
+    return first != NULL;
+}
+
+/* Keeps `fresh` for the directory, unless another thread was faster. */
+static SwFile *remember_dir(SwOverlay *ov, SwNode *dir, SwFile *fresh)
+{
+    sw_mutex_lock(&ov->lock);
+    if (!dir->dir) {
+        dir->dir = sw_file_ref(fresh);
+        g_queue_push_head_link(&ov->dirs, &dir->dir_link);
+        if (ov->dirs.length > DIRS_MAX)
+            sw_node_forget_dir_locked(ov, g_queue_peek_tail(&ov->dirs));
+    }
+    sw_mutex_unlock(&ov->lock);
+    return fresh;
+}
+
+int sw_node_dir(SwOverlay *ov, SwNode *dir, SwFile **ret_file)
+{
+    sw_mutex_lock(&ov->lock);
+    SwFile *known = dir->dir ? sw_file_ref(dir->dir) : NULL;
+    if (known && dir != ov->root && ov->dirs.head != &dir->dir_link) {
+        g_queue_unlink(&ov->dirs, &dir->dir_link);
+        g_queue_push_head_link(&ov->dirs, &dir->dir_link);
+    }
+    g_autofree char *path = known || !dir->names ? NULL : sw_node_path_locked(dir->names->parent, dir->names->name);
+    SwIdentity id = dir->id;
+    sw_mutex_unlock(&ov->lock);
+    if (known) {
+        *ret_file = known;
+        return 0;
+    }
+    if (!path)
+        return -ENOENT;
+    int fd = ov->port->open_beneath(ov->port, ov->source_fd, path, O_PATH | O_DIRECTORY);
+    if (fd < 0)
+        return fd == -ELOOP || fd == -ENOTDIR ? -ESTALE : fd;
+    g_autoptr(SwFile) file = sw_file_new(ov->port, fd);
+    SwFound found;
+    int r = ov->port->lookat(ov->port, fd, "", &found);
+    if (r < 0)
+        return r;
+    if (!sw_identity_is(&id, &found))
+        return -ESTALE;
+    *ret_file = remember_dir(ov, dir, g_steal_pointer(&file));
+    return 0;
+}

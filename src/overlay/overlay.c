@@ -1,0 +1,236 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#include "overlay.h"
+
+#include "internal.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/magic.h>
+#include <string.h>
+
+#ifndef SMB2_SUPER_MAGIC
+#define SMB2_SUPER_MAGIC 0xFE534D42
+#endif
+
+static guint identity_hash(gconstpointer p)
+{
+    const SwNode *node = p;
+    guint64 h = (node->id.ino ^ node->id.tag) * 0x9E3779B97F4A7C15u;
+    return h >> 32;
+}
+
+static gboolean identity_equal(gconstpointer a, gconstpointer b)
+{
+    const SwNode *x = a, *y = b;
+    return x->id.ino == y->id.ino && x->id.tag == y->id.tag;
+}
+
+static guint pending_hash(gconstpointer p)
+{
+    const SwPending *pending = p;
+    return g_str_hash(pending->name) ^ g_direct_hash(pending->parent);
+}
+
+static gboolean pending_equal(gconstpointer a, gconstpointer b)
+{
+    const SwPending *x = a, *y = b;
+    return x->parent == y->parent && strcmp(x->name, y->name) == 0;
+}
+
+void sw_note(SwOverlay *ov, SwNoteLevel level, const char *format, ...)
+{
+    va_list args;
+    va_start(args, format);
+    g_autofree char *text = g_strdup_vprintf(format, args);
+    va_end(args);
+    ov->note(ov->note_data, level, text);
+}
+
+static gboolean is_network(guint64 type)
+{
+    static const guint64 types[] = {NFS_SUPER_MAGIC,  SMB_SUPER_MAGIC, SMB2_SUPER_MAGIC, CEPH_SUPER_MAGIC,
+                                    FUSE_SUPER_MAGIC, V9FS_MAGIC,      AFS_SUPER_MAGIC,  CODA_SUPER_MAGIC};
+    for (guint i = 0; i < G_N_ELEMENTS(types); i++)
+        if (types[i] == type)
+            return TRUE;
+    return FALSE;
+}
+
+/* Tried rather than looked up, for it depends on how the file system was made. */
+static gboolean can_clone(SwOverlay *ov)
+{
+    int dir = sw_control_stage_dir(ov->control, 0);
+    int a = ov->port->openat(ov->port, dir, "clone-a", O_RDWR | O_CREAT | O_EXCL, 0600);
+    int b = ov->port->openat(ov->port, dir, "clone-b", O_RDWR | O_CREAT | O_EXCL, 0600);
+    gboolean can =
+        a >= 0 && b >= 0 && ov->port->pwrite(ov->port, a, "x", 1, 0) == 1 && ov->port->clone(ov->port, a, b) == 0;
+    ov->port->unlinkat(ov->port, dir, "clone-a", 0);
+    ov->port->unlinkat(ov->port, dir, "clone-b", 0);
+    if (a >= 0)
+        ov->port->close(ov->port, a);
+    if (b >= 0)
+        ov->port->close(ov->port, b);
+    return can;
+}
+
+static void make_root(SwOverlay *ov)
+{
+    SwFound found;
+    sw_mutex_lock(&ov->lock);
+    ov->root = sw_node_new_locked(ov, S_IFDIR);
+    sw_mutex_unlock(&ov->lock);
+    int fd = ov->port->openat(ov->port, ov->source_fd, ".", O_PATH | O_DIRECTORY, 0);
+    if (fd >= 0)
+        ov->root->dir = sw_file_new(ov->port, fd);
+    if (fd < 0 || ov->port->lookat(ov->port, fd, "", &found) < 0)
+        return;
+    sw_mutex_lock(&ov->lock);
+    sw_node_list_locked(ov, ov->root, &found);
+    sw_mutex_unlock(&ov->lock);
+}
+
+SwOverlay *sw_overlay_new(SwPort *port, SwControl *control, const SwConfig *config, int source_fd, SwNoteFunc note,
+                          gpointer note_data)
+{
+    SwOverlay *ov = g_new0(SwOverlay, 1);
+    guint64 type = 0;
+    *ov = (SwOverlay){.port = port, .control = control, .config = config, .source_fd = source_fd};
+    ov->note = note;
+    ov->note_data = note_data;
+    ov->max_write = 128 * 1024;
+    sw_mutex_init(&ov->lock);
+    g_queue_init(&ov->dirs);
+    ov->nodes = g_hash_table_new(identity_hash, identity_equal);
+    ov->pending = g_hash_table_new(pending_hash, pending_equal);
+    ov->leases = sw_content_leases_new(port, control, source_fd);
+    ov->network = port->fs_type(port, source_fd, &type) == 0 && is_network(type);
+    ov->clones = can_clone(ov);
+    make_root(ov);
+    return ov;
+}
+
+void sw_overlay_set_device(SwOverlay *ov, dev_t dev)
+{
+    ov->device = dev;
+}
+
+void sw_overlay_set_max_write(SwOverlay *ov, gsize max_write)
+{
+    ov->max_write = max_write;
+}
+
+SwNode *sw_overlay_root(SwOverlay *ov)
+{
+    return ov->root;
+}
+
+/* All stages that stand at a name, counted. */
+static GPtrArray *all_stages(SwOverlay *ov)
+{
+    GPtrArray *stages = g_ptr_array_new_with_free_func((GDestroyNotify)sw_stage_unref);
+    GHashTableIter iter;
+    gpointer key;
+    sw_mutex_lock(&ov->lock);
+    g_hash_table_iter_init(&iter, ov->pending);
+    while (g_hash_table_iter_next(&iter, &key, NULL)) {
+        SwPending *pending = key;
+        for (GSList *at = pending->stages; at; at = at->next)
+            g_ptr_array_add(stages, sw_stage_ref(at->data));
+    }
+    sw_mutex_unlock(&ov->lock);
+    return stages;
+}
+
+/* Streams are published at a write boundary: no write is under way while the stage's lock is ours (C25). */
+static gint64 tick_streams(SwOverlay *ov, gint64 now)
+{
+    gint64 next = G_MAXINT64;
+    g_autoptr(GPtrArray) stages = all_stages(ov);
+    for (guint i = 0; i < stages->len; i++) {
+        SwStage *stage = stages->pdata[i];
+        if (stage->klass != SW_CLASS_STREAM || !sw_mutex_trylock(&stage->lock))
+            continue;
+        gint64 due = stage->published_us + ov->config->append_interval_us;
+        if (stage->state == SW_STAGE_OPEN && stage->trial.has_bytes && !stage->edit && due <= now) {
+            int r = sw_stage_commit(stage, 0, TRUE);
+            if (r < 0)
+                sw_note(ov, SW_NOTE_WARNING, "%s: stream not published: %s", stage->name, g_strerror(-r));
+            stage->published_us = now;
+        } else if (stage->state == SW_STAGE_OPEN && !stage->edit) {
+            next = MIN(next, MAX(due, now + G_USEC_PER_SEC / 10));
+        }
+        sw_mutex_unlock(&stage->lock);
+    }
+    return next;
+}
+
+gint64 sw_overlay_tick(SwOverlay *ov)
+{
+    gint64 now = ov->port->now_us(ov->port);
+    gint64 next = now + G_USEC_PER_SEC / 4;
+    next = MIN(next, sw_append_tick(ov, now));
+    next = MIN(next, tick_streams(ov, now));
+    next = MIN(next, sw_pins_expire(ov, now));
+    return MIN(next, sw_pending_cool(ov, now));
+}
+
+/* The mount is gone.  A stage that all its holders have closed is committed: its RELEASE may have been lost with the
+ * connection.  What was still open, and what has a private name, goes to salvage. */
+static void end_stage(SwOverlay *ov, SwStage *stage)
+{
+    sw_mutex_lock(&stage->lock);
+    if (stage->state == SW_STAGE_OPEN && stage->trial.flushed && !stage->everyone)
+        sw_ignore(sw_stage_execute(stage, sw_trial_last_release(&stage->trial), TRUE));
+    if (stage->state == SW_STAGE_OPEN)
+        sw_stage_discard(stage, "unmounted", ENOTCONN);
+    sw_mutex_unlock(&stage->lock);
+}
+
+static void free_node(gpointer key, gpointer value, gpointer data)
+{
+    (void)value;
+    g_ptr_array_add(data, key);
+}
+
+/* The kernel's counts end with the mount, without a FORGET for each. */
+static void free_nodes(SwOverlay *ov)
+{
+    g_autoptr(GPtrArray) nodes = g_ptr_array_new();
+    sw_mutex_lock(&ov->lock);
+    g_hash_table_foreach(ov->nodes, free_node, nodes);
+    for (guint i = 0; i < nodes->len; i++)
+        sw_node_ref_locked(nodes->pdata[i]);
+    for (guint i = 0; i < nodes->len; i++) {
+        SwNode *node = nodes->pdata[i];
+        node->n_lookup = 0;
+        while (node->handles) {
+            SwHandle *handle = node->handles->data;
+            sw_mutex_unlock(&ov->lock);
+            sw_ignore(sw_overlay_release(ov, handle, TRUE));
+            sw_mutex_lock(&ov->lock);
+        }
+    }
+    for (guint i = 0; i < nodes->len; i++)
+        sw_node_unref_locked(ov, nodes->pdata[i]);
+    sw_mutex_unlock(&ov->lock);
+}
+
+void sw_overlay_free(SwOverlay *ov)
+{
+    if (!ov)
+        return;
+    (void)sw_append_tick(ov, G_MAXINT64 / 2);
+    GPtrArray *stages = all_stages(ov);
+    for (guint i = 0; i < stages->len; i++)
+        end_stage(ov, stages->pdata[i]);
+    g_ptr_array_unref(stages);
+    (void)sw_pins_expire(ov, G_MAXINT64);
+    (void)sw_pending_cool(ov, G_MAXINT64);
+    free_nodes(ov);
+    ov->port->become(ov->port, NULL);
+    sw_content_leases_free(ov->leases);
+    g_hash_table_unref(ov->pending);
+    g_hash_table_unref(ov->nodes);
+    sw_mutex_clear(&ov->lock);
+    g_free(ov);
+}

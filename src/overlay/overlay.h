@@ -1,0 +1,164 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#ifndef SW_OVERLAY_H
+#define SW_OVERLAY_H
+
+/*
+ * What a name and an open file mean (docs/design.md): versions, views, stages, commits.  The only header that `fuse/`
+ * includes from here, and free of FUSE itself, so that tests drive a whole host without a mount.
+ *
+ * Nodes.  A node is one version of a file, or one directory, symbolic link or special file: what the kernel calls an
+ * inode.  A name leads to a node *per caller*: the family of a writer is led to its staged version, everybody else to
+ * the committed one (C15).  Every SwEntry that is returned counts one look-up on its node; sw_overlay_forget takes
+ * them back.  The root lives as long as the overlay.
+ *
+ * ESTALE.  open and truncate answer -ESTALE when the caller should be led to another node for that name.  The kernel
+ * then walks the path once more, and the overlay remembers (a "pin") what to answer to that thread (FACTS F1, F26).
+ *
+ * Callers.  Each function that takes an SwCaller acts with its credentials, and leaves the thread with them.
+ *
+ * Waiting.  Functions marked [waits] may have to wait for a lease or for the source to make data durable.  With
+ * `may_wait` FALSE they return -EINPROGRESS instead, having changed nothing, and are to be called again from a thread
+ * that may be kept waiting.  All functions may be called from any thread.
+ *
+ * Results are 0 or -errno as the system call of the program should show it.
+ */
+
+#include "../core/config.h"
+#include "../lease/control.h"
+#include "../port/port.h"
+
+typedef struct SwOverlay SwOverlay;
+typedef struct SwNode SwNode;
+typedef struct SwHandle SwHandle;       /* an open file description */
+typedef struct SwDirHandle SwDirHandle; /* an open directory */
+
+typedef struct {
+    SwCred cred;
+    pid_t tid;    /* the thread that asks, in the daemon's pid namespace; 0 = not visible there */
+    mode_t umask; /* for calls that create */
+} SwCaller;
+
+typedef struct {
+    SwNode *node;
+    struct stat st;
+    gint64 entry_us, attr_us; /* how long the kernel may believe the name and the attributes */
+} SwEntry;
+
+typedef enum { SW_NOTE_INFO, SW_NOTE_WARNING } SwNoteLevel;
+/* One event that a human may want to know: a writer discarded, a second version, an in-place fall-back. */
+typedef void (*SwNoteFunc)(gpointer data, SwNoteLevel level, const char *text);
+
+/* ---- lifetime */
+
+/* `source_fd` is kept open by the caller, `control` outlives the overlay. */
+SwOverlay *sw_overlay_new(SwPort *port, SwControl *control, const SwConfig *config, int source_fd, SwNoteFunc note,
+                          gpointer note_data);
+/* The st_dev under which programs see the mount; the close verdict looks for it in /proc. */
+void sw_overlay_set_device(SwOverlay *overlay, dev_t dev);
+/* The largest WRITE the kernel sends: a longer record arrives in pieces (C11). */
+void sw_overlay_set_max_write(SwOverlay *overlay, gsize max_write);
+/* Periodic work: publishes streams and appends that are due, forgets pins.  Returns when to call again (port clock). */
+gint64 sw_overlay_tick(SwOverlay *overlay);
+/* Commits what every holder has closed, moves the rest to salvage, frees.  No other call may be running. */
+void sw_overlay_free(SwOverlay *overlay);
+
+SwNode *sw_overlay_root(SwOverlay *overlay);
+
+/* ---- names */
+
+int sw_overlay_lookup(SwOverlay *overlay, const SwCaller *caller, SwNode *parent, const char *name,
+                      SwEntry *ret_entry) G_GNUC_WARN_UNUSED_RESULT;
+void sw_overlay_forget(SwOverlay *overlay, SwNode *node, guint64 count);
+
+int sw_overlay_mkdir(SwOverlay *overlay, const SwCaller *caller, SwNode *parent, const char *name, mode_t mode,
+                     SwEntry *ret_entry) G_GNUC_WARN_UNUSED_RESULT;
+int sw_overlay_mknod(SwOverlay *overlay, const SwCaller *caller, SwNode *parent, const char *name, mode_t mode,
+                     dev_t dev, SwEntry *ret_entry) G_GNUC_WARN_UNUSED_RESULT;
+int sw_overlay_symlink(SwOverlay *overlay, const SwCaller *caller, const char *target, SwNode *parent, const char *name,
+                       SwEntry *ret_entry) G_GNUC_WARN_UNUSED_RESULT;
+/* [waits] Commits the node first if it is staged (C5). */
+int sw_overlay_link(SwOverlay *overlay, const SwCaller *caller, SwNode *node, SwNode *parent, const char *name,
+                    gboolean may_wait, SwEntry *ret_entry) G_GNUC_WARN_UNUSED_RESULT;
+int sw_overlay_unlink(SwOverlay *overlay, const SwCaller *caller, SwNode *parent,
+                      const char *name) G_GNUC_WARN_UNUSED_RESULT;
+int sw_overlay_rmdir(SwOverlay *overlay, const SwCaller *caller, SwNode *parent,
+                     const char *name) G_GNUC_WARN_UNUSED_RESULT;
+/* [waits] `flags` as renameat2(2).  Commits a version that is being staged at the old name under the new one (C5). */
+int sw_overlay_rename(SwOverlay *overlay, const SwCaller *caller, SwNode *old_parent, const char *old_name,
+                      SwNode *new_parent, const char *new_name, guint flags,
+                      gboolean may_wait) G_GNUC_WARN_UNUSED_RESULT;
+ssize_t sw_overlay_readlink(SwOverlay *overlay, const SwCaller *caller, SwNode *node, char *buf, size_t size);
+
+/* ---- attributes.  `handle` may be NULL. */
+
+int sw_overlay_getattr(SwOverlay *overlay, const SwCaller *caller, SwNode *node, SwHandle *handle, struct stat *ret_st,
+                       gint64 *ret_attr_us) G_GNUC_WARN_UNUSED_RESULT;
+
+enum { SW_SET_MODE = 1, SW_SET_UID = 2, SW_SET_GID = 4, SW_SET_SIZE = 8, SW_SET_TIMES = 16 };
+typedef struct {
+    guint what; /* SW_SET_ bits */
+    mode_t mode;
+    uid_t uid;
+    gid_t gid;
+    guint64 size;
+    struct timespec times[2]; /* as utimensat(2), UTIME_NOW and UTIME_OMIT included */
+} SwChange;
+
+/* [waits] for a change of size by name. */
+int sw_overlay_setattr(SwOverlay *overlay, const SwCaller *caller, SwNode *node, SwHandle *handle,
+                       const SwChange *change, gboolean may_wait, struct stat *ret_st,
+                       gint64 *ret_attr_us) G_GNUC_WARN_UNUSED_RESULT;
+
+ssize_t sw_overlay_getxattr(SwOverlay *overlay, const SwCaller *caller, SwNode *node, const char *key, void *buf,
+                            size_t size);
+ssize_t sw_overlay_listxattr(SwOverlay *overlay, const SwCaller *caller, SwNode *node, char *buf, size_t size);
+int sw_overlay_setxattr(SwOverlay *overlay, const SwCaller *caller, SwNode *node, const char *key, const void *value,
+                        size_t size, int flags) G_GNUC_WARN_UNUSED_RESULT;
+int sw_overlay_removexattr(SwOverlay *overlay, const SwCaller *caller, SwNode *node,
+                           const char *key) G_GNUC_WARN_UNUSED_RESULT;
+int sw_overlay_statfs(SwOverlay *overlay, const SwCaller *caller, struct statvfs *ret_st) G_GNUC_WARN_UNUSED_RESULT;
+
+/* ---- files */
+
+/* *ret_keep_cache: the kernel's cached pages of this node are still true. */
+int sw_overlay_open(SwOverlay *overlay, const SwCaller *caller, SwNode *node, int flags, SwHandle **ret_handle,
+                    gboolean *ret_keep_cache) G_GNUC_WARN_UNUSED_RESULT;
+int sw_overlay_create(SwOverlay *overlay, const SwCaller *caller, SwNode *parent, const char *name, mode_t mode,
+                      int flags, SwEntry *ret_entry, SwHandle **ret_handle) G_GNUC_WARN_UNUSED_RESULT;
+/* O_TMPFILE below `parent`: a stage without a name until it is linked. */
+int sw_overlay_tmpfile(SwOverlay *overlay, const SwCaller *caller, SwNode *parent, mode_t mode, int flags,
+                       SwEntry *ret_entry, SwHandle **ret_handle) G_GNUC_WARN_UNUSED_RESULT;
+ssize_t sw_overlay_read(SwOverlay *overlay, SwHandle *handle, void *buf, size_t size, off_t offset);
+/* [waits] for appends.  `append`: the handle has O_APPEND now.  `mapped`: pages of a mapping written back. */
+ssize_t sw_overlay_write(SwOverlay *overlay, const SwCaller *caller, SwHandle *handle, const void *buf, size_t size,
+                         off_t offset, gboolean append, gboolean mapped, gboolean may_wait);
+int sw_overlay_fallocate(SwOverlay *overlay, const SwCaller *caller, SwHandle *handle, int mode, off_t offset,
+                         off_t length) G_GNUC_WARN_UNUSED_RESULT;
+ssize_t sw_overlay_copy_range(SwOverlay *overlay, const SwCaller *caller, SwHandle *from, off_t from_offset,
+                              SwHandle *to, off_t to_offset, size_t size);
+off_t sw_overlay_lseek(SwOverlay *overlay, SwHandle *handle, off_t offset, int whence);
+/* [waits] C7. */
+int sw_overlay_fsync(SwOverlay *overlay, const SwCaller *caller, SwHandle *handle, gboolean data_only,
+                     gboolean may_wait) G_GNUC_WARN_UNUSED_RESULT;
+/* [waits] close(2) of one descriptor: commits if that was provably the last (C3). */
+int sw_overlay_flush(SwOverlay *overlay, const SwCaller *caller, SwHandle *handle,
+                     gboolean may_wait) G_GNUC_WARN_UNUSED_RESULT;
+/* [waits] The last reference is gone.  Frees the handle (also on error), except when -EINPROGRESS is returned. */
+int sw_overlay_release(SwOverlay *overlay, SwHandle *handle, gboolean may_wait) G_GNUC_WARN_UNUSED_RESULT;
+
+/* ---- directories */
+
+int sw_overlay_opendir(SwOverlay *overlay, const SwCaller *caller, SwNode *node,
+                       SwDirHandle **ret_handle) G_GNUC_WARN_UNUSED_RESULT;
+/*
+ * Calls `fill` for each entry after position `offset` (0 = start) until it returns FALSE (the entry was not taken).
+ * `next` is the position after the entry; `st` carries st_ino and the type bits of st_mode.
+ */
+typedef gboolean (*SwFillFunc)(gpointer data, const char *name, const struct stat *st, off_t next);
+int sw_overlay_readdir(SwOverlay *overlay, const SwCaller *caller, SwDirHandle *handle, off_t offset, SwFillFunc fill,
+                       gpointer data) G_GNUC_WARN_UNUSED_RESULT;
+int sw_overlay_fsyncdir(SwOverlay *overlay, SwDirHandle *handle) G_GNUC_WARN_UNUSED_RESULT;
+void sw_overlay_releasedir(SwOverlay *overlay, SwDirHandle *handle);
+SwNode *sw_dir_handle_node(const SwDirHandle *handle);
+
+#endif

@@ -1,0 +1,197 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * rename(2): on the source, and of what is staged (C5, C15, C16).
+ */
+#include "internal.h"
+
+#include <errno.h>
+#include <linux/fs.h>
+#include <linux/limits.h>
+#include <string.h>
+
+typedef struct {
+    SwOverlay *ov;
+    const SwCaller *caller;
+    SwNode *old_parent, *new_parent;
+    const char *old_name, *new_name;
+    SwFile *old_dir, *new_dir;
+    guint flags;
+    gboolean may_wait;
+} Renaming;
+
+/* The kernel keeps the node of what was moved: it has to be found under its new name. */
+static void moved(const Renaming *r, SwFile *dir, SwNode *from_parent, const char *from_name, SwNode *to_parent,
+                  const char *to_name)
+{
+    SwOverlay *ov = r->ov;
+    SwFound found;
+    if (ov->port->lookat(ov->port, dir->fd, to_name, &found) < 0)
+        return;
+    sw_mutex_lock(&ov->lock);
+    SwNode *node = sw_node_find_locked(ov, &found);
+    if (node) {
+        sw_node_ref_locked(node);
+        sw_node_drop_name_locked(ov, node, from_parent, from_name);
+        sw_node_add_name_locked(ov, node, to_parent, to_name);
+        sw_node_unref_locked(ov, node);
+    }
+    sw_mutex_unlock(&ov->lock);
+}
+
+static int rename_source(const Renaming *r)
+{
+    SwOverlay *ov = r->ov;
+    ov->port->become(ov->port, &r->caller->cred);
+    int e = ov->port->renameat(ov->port, r->old_dir->fd, r->old_name, r->new_dir->fd, r->new_name, r->flags);
+    if (e < 0)
+        return e;
+    moved(r, r->new_dir, r->old_parent, r->old_name, r->new_parent, r->new_name);
+    if (r->flags & RENAME_EXCHANGE)
+        moved(r, r->old_dir, r->new_parent, r->new_name, r->old_parent, r->old_name);
+    return 0;
+}
+
+/* S held: the stage gets another name; *old_ takes over what it had. */
+static void swap_name(SwStage *stage, SwNode **parent, char **name)
+{
+    SwOverlay *ov = stage->overlay;
+    sw_mutex_lock(&ov->lock);
+    sw_pending_remove_locked(ov, stage);
+    SwNode *old_parent = stage->parent;
+    char *old_name = stage->name;
+    stage->parent = *parent;
+    stage->name = *name;
+    *parent = old_parent;
+    *name = old_name;
+    sw_pending_add_locked(ov, stage);
+    sw_mutex_unlock(&ov->lock);
+}
+
+/* S held.  A new file: the bytes go straight to the new name. */
+static int commit_as(const Renaming *r, SwStage *stage)
+{
+    SwOverlay *ov = r->ov;
+    SwNode *parent = r->new_parent;
+    char *name = g_strdup(r->new_name);
+    gboolean was_claimed = stage->claimed;
+    SwClass was_class = stage->klass;
+    g_autofree char *path = sw_node_path(ov, r->new_parent, r->new_name);
+    sw_mutex_lock(&ov->lock);
+    sw_node_ref_locked(parent);
+    sw_mutex_unlock(&ov->lock);
+    swap_name(stage, &parent, &name);
+    stage->klass = sw_policy_classify(&ov->config->policy, path);
+    int e = 0;
+    if (stage->klass != SW_CLASS_PRIVATE || !stage->everyone)
+        e = sw_stage_commit(stage, r->flags, r->may_wait);
+    if (e < 0) {
+        swap_name(stage, &parent, &name);
+        stage->klass = was_class;
+    } else {
+        sw_mutex_lock(&ov->lock);
+        sw_node_drop_name_locked(ov, stage->node, r->old_parent, r->old_name);
+        sw_node_add_name_locked(ov, stage->node, r->new_parent, r->new_name);
+        sw_mutex_unlock(&ov->lock);
+    }
+    if (e == 0 && was_claimed)
+        sw_ignore(sw_control_drop_claim(ov->control, r->old_dir->fd, r->old_name, TRUE, &r->caller->cred));
+    sw_node_unref(ov, parent);
+    g_free(name);
+    return e;
+}
+
+/* -EAGAIN: nothing is staged there any more, rename what the source has. */
+static int rename_stage(const Renaming *r, SwStage *stage)
+{
+    int e;
+    sw_mutex_lock(&stage->lock);
+    if (stage->state != SW_STAGE_OPEN)
+        e = -EAGAIN;
+    else if (!stage->has_base && !(r->flags & RENAME_EXCHANGE))
+        e = commit_as(r, stage);
+    else if (stage->trial.dirty)
+        e = sw_stage_commit(stage, 0, r->may_wait);
+    else
+        e = 0;
+    gboolean to_move = e == 0 && (stage->has_base && stage->parent != NULL) &&
+                       (stage->parent == r->old_parent && strcmp(stage->name, r->old_name) == 0);
+    sw_mutex_unlock(&stage->lock);
+    return to_move ? -EAGAIN : e;
+}
+
+static void stages_follow(const Renaming *r)
+{
+    SwOverlay *ov = r->ov;
+    sw_mutex_lock(&ov->lock);
+    sw_pending_rename_locked(ov, r->old_parent, r->old_name, r->new_parent, r->new_name);
+    sw_mutex_unlock(&ov->lock);
+}
+
+/* A stage of the caller's own at the new name is replaced like any file: its close will not bring it back. */
+static void displace(const Renaming *r, const SwStage *moving)
+{
+    SwOverlay *ov = r->ov;
+    gboolean hot;
+    g_autoptr(SwStage) stage = sw_pending_visible(ov, r->caller, r->new_parent, r->new_name, &hot);
+    if (!stage || stage == moving)
+        return;
+    sw_mutex_lock(&stage->lock);
+    if (stage->state == SW_STAGE_OPEN && !stage->n_writers) {
+        sw_stage_discard(stage, NULL, ENOENT);
+    } else if (stage->state == SW_STAGE_OPEN) {
+        sw_mutex_lock(&ov->lock);
+        sw_pending_remove_locked(ov, stage);
+        SwNode *parent = g_steal_pointer(&stage->parent);
+        g_clear_pointer(&stage->name, g_free);
+        sw_node_unref_locked(ov, parent);
+        sw_mutex_unlock(&ov->lock);
+        stage->claimed = FALSE;
+    }
+    sw_mutex_unlock(&stage->lock);
+}
+
+static int rename_opened(Renaming *r)
+{
+    SwOverlay *ov = r->ov;
+    gboolean hot;
+    g_autoptr(SwStage) stage = sw_pending_visible(ov, r->caller, r->old_parent, r->old_name, &hot);
+    if (hot && !stage)
+        sw_settle_name(ov, r->old_parent, r->old_name);
+    gboolean same = r->old_parent == r->new_parent && strcmp(r->old_name, r->new_name) == 0;
+    if (same && stage)
+        return 0;
+    int e = -EAGAIN;
+    if (stage)
+        e = rename_stage(r, stage);
+    if (e == -EAGAIN) {
+        e = rename_source(r);
+        if (e == 0)
+            stages_follow(r);
+    }
+    if (e == 0 && !(r->flags & RENAME_EXCHANGE))
+        displace(r, stage);
+    return e;
+}
+
+int sw_overlay_rename(SwOverlay *ov, const SwCaller *caller, SwNode *old_parent, const char *old_name,
+                      SwNode *new_parent, const char *new_name, guint flags, gboolean may_wait)
+{
+    if (strlen(old_name) > NAME_MAX || strlen(new_name) > NAME_MAX)
+        return -ENAMETOOLONG;
+    if (sw_name_is_reserved(old_name) || sw_name_is_reserved(new_name))
+        return -EPERM;
+    Renaming r = {.ov = ov, .caller = caller, .old_parent = old_parent, .new_parent = new_parent};
+    r.old_name = old_name;
+    r.new_name = new_name;
+    r.flags = flags;
+    r.may_wait = may_wait;
+    ov->port->become(ov->port, &caller->cred);
+    int e = sw_node_dir(ov, old_parent, &r.old_dir);
+    if (e == 0)
+        e = sw_node_dir(ov, new_parent, &r.new_dir);
+    if (e == 0)
+        e = rename_opened(&r);
+    sw_file_unref(r.old_dir);
+    sw_file_unref(r.new_dir);
+    return e;
+}

@@ -1,0 +1,451 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * Stages: private files that take a writer's bytes (docs/design.md, "The stage").
+ *
+ *   OPEN --commit--> COMMITTED --write--> OPEN ...
+ *     \--discard--> GONE
+ */
+#include "../core/acl.h"
+#include "internal.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/limits.h>
+#include <string.h>
+
+SwStage *sw_stage_ref(SwStage *stage)
+{
+    g_atomic_int_inc(&stage->refs);
+    return stage;
+}
+
+/* Never the last one while the overlay's lock is held: it is needed here. */
+void sw_stage_unref(SwStage *stage)
+{
+    if (!stage || !g_atomic_int_dec_and_test(&stage->refs))
+        return;
+    sw_node_unref(stage->overlay, stage->node);
+    sw_node_unref(stage->overlay, stage->parent);
+    sw_file_unref(stage->file);
+    sw_ranges_clear(&stage->ranges);
+    g_array_unref(stage->family);
+    sw_mutex_clear(&stage->lock);
+    g_free(stage->name);
+    g_free(stage);
+}
+
+SwFile *sw_stage_file(SwStage *stage)
+{
+    sw_mutex_lock(&stage->overlay->lock);
+    SwFile *file = sw_file_ref(stage->file);
+    sw_mutex_unlock(&stage->overlay->lock);
+    return file;
+}
+
+int sw_stage_new_name(SwStage *stage, mode_t mode, int *ret_fd)
+{
+    SwOverlay *ov = stage->overlay;
+    sw_mutex_lock(&ov->lock);
+    guint64 seq = ov->stage_seq++;
+    sw_mutex_unlock(&ov->lock);
+    guint worker = seq % SW_STAGE_DIRS;
+    char name[sizeof stage->stage_name];
+    g_snprintf(name, sizeof name, "%" G_GINT64_MODIFIER "x", seq);
+    ov->port->become(ov->port, &stage->cred);
+    int fd = ov->port->openat(ov->port, sw_control_stage_dir(ov->control, worker), name, O_RDWR | O_CREAT | O_EXCL,
+                              mode & 07777);
+    if (fd < 0)
+        return fd;
+    stage->worker = worker;
+    strcpy(stage->stage_name, name);
+    *ret_fd = fd;
+    return 0;
+}
+
+static SwStage *stage_alloc(SwOverlay *ov, const SwCaller *caller, SwNode *parent, const char *name)
+{
+    SwStage *stage = g_new0(SwStage, 1);
+    stage->overlay = ov;
+    stage->refs = 1;
+    sw_mutex_init(&stage->lock);
+    stage->cred = caller->cred;
+    stage->family = g_array_new(FALSE, FALSE, sizeof(pid_t));
+    stage->klass = SW_CLASS_STAGED;
+    sw_ranges_init(&stage->ranges);
+    if (ov->port->last_pid(ov->port, &stage->mark) < 0)
+        stage->mark = 0;
+    if (!parent)
+        return stage;
+    g_autofree char *path = sw_node_path(ov, parent, name);
+    stage->klass = sw_policy_classify(&ov->config->policy, path);
+    sw_mutex_lock(&ov->lock);
+    sw_node_ref_locked(parent);
+    sw_mutex_unlock(&ov->lock);
+    stage->parent = parent;
+    stage->name = g_strdup(name);
+    return stage;
+}
+
+static void family_add(SwStage *stage, pid_t pid)
+{
+    SwOverlay *ov = stage->overlay;
+    sw_mutex_lock(&ov->lock);
+    gboolean known = FALSE;
+    for (guint i = 0; i < stage->family->len && !known; i++)
+        known = g_array_index(stage->family, pid_t, i) == pid;
+    if (!known)
+        g_array_append_val(stage->family, pid);
+    sw_mutex_unlock(&ov->lock);
+}
+
+/* Makes the stage visible: from here on look-ups of the family find it. */
+static void stage_enter(SwStage *stage, const SwCaller *caller, gboolean dirty)
+{
+    SwOverlay *ov = stage->overlay;
+    pid_t pid = sw_process_of(ov, caller->tid);
+    sw_trial_open(&stage->trial, pid, dirty);
+    g_array_append_val(stage->family, pid);
+    stage->last_write_us = stage->published_us = ov->port->now_us(ov->port);
+    sw_mutex_lock(&ov->lock);
+    stage->node = sw_node_new_locked(ov, S_IFREG);
+    stage->node->stage = sw_stage_ref(stage);
+    if (stage->parent) {
+        sw_node_add_name_locked(ov, stage->node, stage->parent, stage->name);
+        sw_pending_add_locked(ov, stage);
+    }
+    sw_mutex_unlock(&ov->lock);
+}
+
+/* What a create in `dir` would inherit: the mode after umask or default ACL, the ACL, the group (C17). */
+typedef struct {
+    mode_t mode;
+    gid_t gid;
+    gboolean set_gid;
+    void *acl; /* owned */
+    gsize acl_size;
+} Inherited;
+
+static int inherit(SwOverlay *ov, const SwCaller *caller, int dirfd, mode_t mode, Inherited *ret)
+{
+    struct stat st;
+    int r = ov->port->statat(ov->port, dirfd, "", &st);
+    if (r < 0)
+        return r;
+    *ret = (Inherited){.mode = mode & ~caller->umask, .gid = st.st_gid, .set_gid = (st.st_mode & S_ISGID) != 0};
+    char acl[4096];
+    ssize_t size = ov->port->getxattr(ov->port, dirfd, "", SW_ACL_DEFAULT, acl, sizeof acl);
+    if (size <= 0)
+        return 0;
+    return sw_acl_inherit(acl, size, mode, &ret->mode, &ret->acl, &ret->acl_size);
+}
+
+static int apply_inherited(SwStage *stage, int fd, const Inherited *inherited)
+{
+    SwPort *port = stage->overlay->port;
+    int r = 0;
+    if (inherited->set_gid && inherited->gid != stage->cred.gid) {
+        r = port->chownat(port, fd, "", (uid_t)-1, inherited->gid);
+        if (r == -EPERM) {
+            port->become(port, NULL);
+            r = port->chownat(port, fd, "", (uid_t)-1, inherited->gid);
+            port->become(port, &stage->cred);
+        }
+        /* chown(2) clears the setuid bits that were asked for. */
+        if (r == 0 && (inherited->mode & (S_ISUID | S_ISGID)))
+            r = port->chmodat(port, fd, "", inherited->mode & 07777);
+    }
+    if (r == 0 && inherited->acl)
+        r = port->setxattr(port, fd, "", SW_ACL_ACCESS, inherited->acl, inherited->acl_size, 0);
+    return r;
+}
+
+static void stage_abandon(SwStage *stage, int fd)
+{
+    SwPort *port = stage->overlay->port;
+    port->unlinkat(port, sw_control_stage_dir(stage->overlay->control, stage->worker), stage->stage_name, 0);
+    port->close(port, fd);
+    sw_stage_unref(stage);
+}
+
+int sw_stage_new_file(SwOverlay *ov, const SwCaller *caller, SwNode *inherit_from, SwNode *parent, const char *name,
+                      mode_t mode, SwStage **ret_stage)
+{
+    g_autoptr(SwFile) dir = NULL;
+    int r = sw_node_dir(ov, inherit_from, &dir);
+    if (r < 0)
+        return r;
+    Inherited inherited = {0};
+    r = inherit(ov, caller, dir->fd, mode, &inherited);
+    if (r == 0)
+        r = ov->port->accessat(ov->port, dir->fd, "", W_OK | X_OK);
+    if (r < 0)
+        return r;
+    SwStage *stage = stage_alloc(ov, caller, parent, name);
+    int fd;
+    r = sw_stage_new_name(stage, inherited.mode, &fd);
+    if (r < 0) {
+        sw_stage_unref(stage);
+        return r;
+    }
+    r = apply_inherited(stage, fd, &inherited);
+    g_free(g_steal_pointer(&inherited.acl));
+    if (r < 0) {
+        stage_abandon(stage, fd);
+        return r;
+    }
+    stage->file = sw_file_new(ov->port, fd);
+    stage->materialised = TRUE;
+    stage_enter(stage, caller, TRUE);
+    *ret_stage = stage;
+    return 0;
+}
+
+int sw_stage_new_over(SwOverlay *ov, const SwCaller *caller, SwNode *parent, const char *name, const SwFound *base,
+                      SwFile *base_file, gboolean truncated, SwStage **ret_stage)
+{
+    SwStage *stage = stage_alloc(ov, caller, parent, name);
+    stage->has_base = TRUE;
+    stage->base = *base;
+    stage->edit = !truncated;
+    stage->file = sw_file_ref(base_file);
+    if (truncated) {
+        int r = sw_stage_materialise(stage, 0);
+        if (r < 0) {
+            sw_stage_unref(stage);
+            return r;
+        }
+    }
+    stage_enter(stage, caller, truncated);
+    *ret_stage = stage;
+    return 0;
+}
+
+/* ---- attributes carried over from the version that is replaced (C17) */
+
+static int carry_xattrs(SwStage *stage, int from_dirfd, const char *from_name, const struct stat *from, int to_fd)
+{
+    SwPort *port = stage->overlay->port;
+    char keys[4096];
+    ssize_t size = port->listxattr(port, from_dirfd, from_name, keys, sizeof keys);
+    for (const char *key = keys; size > 0 && key < keys + size; key += strlen(key) + 1) {
+        if (strcmp(key, "security.capability") == 0 && from->st_uid != stage->cred.uid)
+            continue;
+        g_autofree char *value = g_malloc(XATTR_SIZE_MAX);
+        ssize_t length = port->getxattr(port, from_dirfd, from_name, key, value, XATTR_SIZE_MAX);
+        int r = length < 0 ? 0 : port->setxattr(port, to_fd, "", key, value, length, 0);
+        if (r == -ENOSPC || r == -EDQUOT)
+            return r;
+    }
+    return 0;
+}
+
+/* A user's write takes the privilege bits away, as on any file system; root keeps them (CAP_FSETID). */
+static mode_t carried_mode(const SwStage *stage, const struct stat *from)
+{
+    mode_t mode = from->st_mode & 07777;
+    if (stage->cred.uid == 0)
+        return mode;
+    return mode & ~(S_ISUID | ((mode & S_IXGRP) ? S_ISGID : 0));
+}
+
+int sw_stage_carry(SwStage *stage, int from_dirfd, const char *from_name, const struct stat *from, int to_fd)
+{
+    SwPort *port = stage->overlay->port;
+    struct stat now;
+    int r = port->statat(port, to_fd, "", &now);
+    if (r < 0)
+        return r;
+    /* As the daemon: a writer may be neither owner nor member of the group.  What the server refuses stays the
+     * writer's own. */
+    port->become(port, NULL);
+    if (!stage->owner_set && (now.st_uid != from->st_uid || now.st_gid != from->st_gid) &&
+        port->chownat(port, to_fd, "", from->st_uid, from->st_gid) < 0)
+        (void)port->chownat(port, to_fd, "", (uid_t)-1, from->st_gid);
+    r = carry_xattrs(stage, from_dirfd, from_name, from, to_fd);
+    if (r == 0 && !stage->mode_set && port->statat(port, to_fd, "", &now) == 0 &&
+        (now.st_mode & 07777) != carried_mode(stage, from))
+        r = port->chmodat(port, to_fd, "", carried_mode(stage, from));
+    port->become(port, &stage->cred);
+    return r == -EPERM ? 0 : r;
+}
+
+/* ---- content */
+
+static int copy_base(SwStage *stage, int from, int to, guint64 upto)
+{
+    SwPort *port = stage->overlay->port;
+    struct stat st;
+    int r = port->statat(port, from, "", &st);
+    if (r < 0 || upto == 0 || st.st_size == 0)
+        return r;
+    if (upto >= (guint64)st.st_size && port->clone(port, from, to) == 0)
+        return 0;
+    guint64 end = MIN(upto, (guint64)st.st_size);
+    for (guint64 at = 0; at < end;) {
+        ssize_t n = port->copy_range(port, from, at, to, at, MIN(end - at, (guint64)1 << 30));
+        if (n < 0)
+            return n;
+        if (n == 0)
+            break; /* the base was cut while it was copied; the commit will see that it changed */
+        at += n;
+    }
+    return 0;
+}
+
+int sw_stage_materialise(SwStage *stage, guint64 upto)
+{
+    SwOverlay *ov = stage->overlay;
+    if (stage->materialised)
+        return 0;
+    int fd;
+    int r = sw_stage_new_name(stage, 0600, &fd);
+    if (r < 0)
+        return r;
+    if (upto)
+        r = copy_base(stage, stage->file->fd, fd, upto);
+    if (r == 0)
+        r = sw_stage_carry(stage, stage->file->fd, "", &stage->base.st, fd);
+    if (r < 0) {
+        ov->port->unlinkat(ov->port, sw_control_stage_dir(ov->control, stage->worker), stage->stage_name, 0);
+        ov->port->close(ov->port, fd);
+        return r;
+    }
+    sw_mutex_lock(&ov->lock);
+    SwFile *old = stage->file;
+    stage->file = sw_file_new(ov->port, fd);
+    sw_mutex_unlock(&ov->lock);
+    sw_file_unref(old);
+    stage->materialised = TRUE;
+    return 0;
+}
+
+int sw_stage_reopen(SwStage *stage)
+{
+    SwOverlay *ov = stage->overlay;
+    int r = ov->port->lookat(ov->port, stage->file->fd, "", &stage->base);
+    if (r < 0)
+        return r;
+    stage->has_base = stage->edit = TRUE;
+    stage->materialised = stage->synced = FALSE;
+    stage->mtime_set = stage->mode_set = stage->owner_set = FALSE;
+    sw_ranges_clear(&stage->ranges);
+    sw_ranges_init(&stage->ranges);
+    sw_mutex_lock(&ov->lock);
+    stage->state = SW_STAGE_OPEN;
+    sw_node_unlist_locked(ov, stage->node);
+    if (!stage->node->stage)
+        stage->node->stage = sw_stage_ref(stage);
+    sw_pending_add_locked(ov, stage);
+    g_autofree char *path = sw_node_path_locked(stage->parent, stage->name ? stage->name : "");
+    sw_mutex_unlock(&ov->lock);
+    sw_note(ov, SW_NOTE_INFO, "%s: written after its commit, a second version will follow", path);
+    return 0;
+}
+
+void sw_stage_join(SwStage *stage, const SwCaller *caller, int flags)
+{
+    SwOverlay *ov = stage->overlay;
+    if (!sw_writes(flags))
+        return;
+    pid_t pid = sw_process_of(ov, caller->tid);
+    family_add(stage, pid);
+    sw_mutex_lock(&stage->lock);
+    if ((flags & O_ACCMODE) == O_RDWR)
+        stage->read_write = TRUE;
+    sw_trial_open(&stage->trial, pid, FALSE);
+    sw_mutex_lock(&ov->lock);
+    stage->n_writers++;
+    stage->quiet = FALSE;
+    sw_mutex_unlock(&ov->lock);
+    sw_mutex_unlock(&stage->lock);
+}
+
+/* S held: readies the stage for a change of content. */
+static int stage_ready(SwStage *stage, guint64 upto)
+{
+    if (stage->state == SW_STAGE_GONE)
+        return -stage->gone_error;
+    if (stage->state == SW_STAGE_COMMITTED) {
+        int r = sw_stage_reopen(stage);
+        if (r < 0)
+            return r;
+    }
+    return sw_stage_materialise(stage, upto);
+}
+
+static pid_t writer_of(SwStage *stage, const SwCaller *caller, gboolean mapped)
+{
+    if (mapped || !caller->tid)
+        return 0;
+    if (stage->writer_tid != caller->tid) {
+        stage->writer_pid = sw_process_of(stage->overlay, caller->tid);
+        stage->writer_tid = caller->tid;
+    }
+    return stage->writer_pid;
+}
+
+static void touched(SwStage *stage)
+{
+    SwOverlay *ov = stage->overlay;
+    stage->last_write_us = ov->port->now_us(ov->port);
+    stage->mtime_set = FALSE;
+    if (stage->quiet) {
+        sw_mutex_lock(&ov->lock);
+        stage->quiet = FALSE;
+        sw_mutex_unlock(&ov->lock);
+    }
+}
+
+ssize_t sw_stage_write(SwStage *stage, const SwCaller *caller, const void *buf, size_t size, off_t offset,
+                       gboolean append, gboolean mapped)
+{
+    SwPort *port = stage->overlay->port;
+    SW_HOLD(&stage->lock);
+    pid_t pid = writer_of(stage, caller, mapped);
+    int r = stage_ready(stage, G_MAXUINT64);
+    struct stat st;
+    if (r == 0 && append)
+        r = port->statat(port, stage->file->fd, "", &st);
+    if (r < 0) {
+        sw_trial_write_failed(&stage->trial, pid, offset, -r);
+        return r;
+    }
+    if (append)
+        offset = st.st_size;
+    ssize_t n = port->pwrite(port, stage->file->fd, buf, size, offset);
+    if (n < 0) {
+        sw_trial_write_failed(&stage->trial, pid, offset, -n);
+        return n;
+    }
+    if (stage->edit)
+        sw_ranges_add(&stage->ranges, offset, n);
+    sw_trial_write(&stage->trial, pid, offset, n);
+    touched(stage);
+    return n;
+}
+
+int sw_stage_truncate(SwStage *stage, const SwCaller *caller, guint64 size)
+{
+    SwPort *port = stage->overlay->port;
+    SW_HOLD(&stage->lock);
+    int r = stage_ready(stage, size);
+    if (r == 0)
+        r = port->ftruncate(port, stage->file->fd, size);
+    if (r < 0)
+        return r;
+    if (stage->edit)
+        sw_ranges_truncate(&stage->ranges, size);
+    sw_trial_truncate(&stage->trial, writer_of(stage, caller, FALSE), size);
+    touched(stage);
+    return 0;
+}
+
+int sw_stage_stat(SwStage *stage, struct stat *ret_st)
+{
+    g_autoptr(SwFile) file = sw_stage_file(stage);
+    int r = file->port->statat(file->port, file->fd, "", ret_st);
+    /* A stage that has a claim or no name yet is one file with one name all the same. */
+    if (r == 0 && stage->parent)
+        ret_st->st_nlink = MAX(ret_st->st_nlink, 1);
+    return r;
+}
