@@ -161,10 +161,52 @@ static void remember_change(SwStage *stage, const SwChange *change)
     stage->mtime_set |= (change->what & SW_SET_TIMES) && change->times[1].tv_nsec != UTIME_OMIT;
 }
 
-static int change_stage(SwOverlay *ov, const SwCaller *caller, const Place *place, const SwChange *change)
+/*
+ * truncate(2) by name opens like a writer: the kernel is sent round (ESTALE) to the staged node, and comes back with
+ * the same request for that.  Of a file that is written in place it is cut here.
+ */
+static int truncate_name(SwOverlay *ov, const SwCaller *caller, SwNode *node, guint64 size)
+{
+    SwHandle *handle = NULL;
+    gboolean keep;
+    struct stat st;
+    gint64 attr_us;
+    int r = sw_overlay_getattr(ov, caller, node, NULL, &st, &attr_us);
+    if (r == 0 && (guint64)st.st_size == size) {
+        SwChange touch = {.what = SW_SET_TIMES, .times = {{.tv_nsec = UTIME_OMIT}, {.tv_nsec = UTIME_NOW}}};
+        return sw_overlay_setattr(ov, caller, node, NULL, &touch, TRUE, &st, &attr_us);
+    }
+    if (r == 0)
+        r = sw_overlay_open(ov, caller, node, O_WRONLY, &handle, &keep);
+    if (r < 0)
+        return r;
+    SwChange cut = {.what = SW_SET_SIZE, .size = size};
+    r = sw_overlay_setattr(ov, caller, node, handle, &cut, TRUE, &st, &attr_us);
+    int released = sw_overlay_release(ov, handle, TRUE);
+    return r < 0 ? r : released;
+}
+
+/* The stage that truncate_name made: nobody has it open, so the cut is all there is to commit. */
+static int truncate_stage(SwOverlay *ov, const SwCaller *caller, SwStage *stage, guint64 size, gboolean may_wait)
+{
+    sw_mutex_lock(&ov->lock);
+    gboolean alone = stage->state == SW_STAGE_OPEN && !stage->n_writers && !stage->everyone;
+    sw_mutex_unlock(&ov->lock);
+    if (!alone)
+        return sw_stage_truncate(stage, caller, size);
+    if (!may_wait)
+        return -EINPROGRESS;
+    SwHandle *handle = sw_handle_new_staged(ov, caller, stage, O_WRONLY);
+    int r = sw_stage_truncate(stage, caller, size);
+    int released = sw_overlay_release(ov, handle, TRUE);
+    return r < 0 ? r : released;
+}
+
+static int change_stage(SwOverlay *ov, const SwCaller *caller, const Place *place, const SwChange *change,
+                        gboolean may_wait)
 {
     SwStage *stage = place->stage;
-    int r = change->what & SW_SET_SIZE ? sw_stage_truncate(stage, caller, change->size) : 0;
+    int r = change->what & SW_SET_SIZE ? truncate_stage(ov, caller, stage, change->size, may_wait) : 0;
     if (r < 0 || !(change->what & ~SW_SET_SIZE))
         return r;
     SW_HOLD(&stage->lock);
@@ -175,54 +217,6 @@ static int change_stage(SwOverlay *ov, const SwCaller *caller, const Place *plac
     if (r == 0 && !stage->materialised)
         r = ov->port->lookat(ov->port, stage->file->fd, "", &stage->base);
     return r;
-}
-
-/*
- * truncate(2) by name: a stage, cut and committed at once.  The kernel is then sent round (ESTALE) to find the new
- * version under the name, and finds its size right already.
- */
-static int truncate_name(SwOverlay *ov, const SwCaller *caller, SwNode *node, guint64 size, gboolean may_wait)
-{
-    SwHandle *handle = NULL;
-    gboolean keep;
-    struct stat st;
-    gint64 attr_us;
-    int r = sw_overlay_getattr(ov, caller, node, NULL, &st, &attr_us);
-    if (r == 0 && (guint64)st.st_size == size) {
-        const struct timespec now[2] = {{.tv_nsec = UTIME_OMIT}, {.tv_nsec = UTIME_NOW}};
-        SwChange touch = {.what = SW_SET_TIMES, .times = {now[0], now[1]}};
-        return sw_overlay_setattr(ov, caller, node, NULL, &touch, may_wait, &st, &attr_us);
-    }
-    if (!may_wait)
-        return -EINPROGRESS;
-    r = sw_overlay_open(ov, caller, node, O_WRONLY, &handle, &keep);
-    if (r == 0) { /* in place */
-        SwChange cut = {.what = SW_SET_SIZE, .size = size};
-        r = sw_overlay_setattr(ov, caller, node, handle, &cut, TRUE, &st, &attr_us);
-        int released = sw_overlay_release(ov, handle, TRUE);
-        return r < 0 ? r : released;
-    }
-    if (r != -ESTALE)
-        return r;
-    SwNode *parent, *led;
-    g_autofree char *name = NULL;
-    g_autoptr(SwFile) file = NULL;
-    if (!sw_node_first_name(ov, node, &parent, &name))
-        return -ENOENT;
-    led = sw_pin_walk(ov, caller, parent, name, &file);
-    sw_node_unref(ov, parent);
-    if (!led)
-        return -ESTALE;
-    sw_mutex_lock(&ov->lock);
-    g_autoptr(SwStage) stage = led->stage ? sw_stage_ref(led->stage) : NULL;
-    sw_mutex_unlock(&ov->lock);
-    sw_node_unref(ov, led);
-    if (!stage)
-        return -ESTALE; /* another version: the kernel comes back for it */
-    handle = sw_handle_new_staged(ov, caller, stage, O_WRONLY);
-    r = sw_stage_truncate(stage, caller, size);
-    int released = sw_overlay_release(ov, handle, TRUE);
-    return r < 0 ? r : released < 0 ? released : -ESTALE;
 }
 
 static int truncate_handle(SwOverlay *ov, SwHandle *handle, guint64 size)
@@ -239,7 +233,7 @@ static int change_committed(SwOverlay *ov, const SwCaller *caller, SwNode *node,
     if ((change->what & SW_SET_SIZE) && handle && handle->file && sw_writes(handle->flags))
         r = truncate_handle(ov, handle, change->size);
     else if (change->what & SW_SET_SIZE)
-        r = truncate_name(ov, caller, node, change->size, may_wait);
+        r = may_wait ? truncate_name(ov, caller, node, change->size) : -EINPROGRESS;
     if (r == 0 && (change->what & ~SW_SET_SIZE)) {
         ov->port->become(ov->port, &caller->cred);
         r = change_place(ov, place, change);
@@ -257,7 +251,7 @@ int sw_overlay_setattr(SwOverlay *ov, const SwCaller *caller, SwNode *node, SwHa
         return r;
     /* A stage that was committed is written again only through its own handle. */
     gboolean staged = place.stage && (place.stage->state == SW_STAGE_OPEN || (change->what & SW_SET_SIZE));
-    r = staged ? change_stage(ov, caller, &place, change)
+    r = staged ? change_stage(ov, caller, &place, change, may_wait)
                : change_committed(ov, caller, node, handle, &place, change, may_wait);
     return r < 0 ? r : sw_overlay_getattr(ov, caller, node, handle, ret_st, ret_attr_us);
 }

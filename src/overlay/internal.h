@@ -120,17 +120,26 @@ struct SwHandle {
     gint64 pending_since_us;
 };
 
-/* What the second walk of a thread is to be told (FACTS F1). */
+/*
+ * What the second walk of a thread is to be told (FACTS F1).
+ *
+ * A file with several names is opened by a name that OPEN does not tell: such a pin is an intent at first, and resolved
+ * by the LOOKUP that brings the name.
+ */
 typedef struct {
     pid_t tid;
     uid_t uid;
-    SwNode *from;   /* counted: the node whose open was answered ESTALE */
-    SwNode *node;   /* counted: the one to lead to */
-    SwNode *parent; /* counted */
+    SwNode *from;    /* counted: the node whose open was answered ESTALE */
+    gboolean intent; /* the rest is not known yet */
+    int flags;       /* of that open */
+    SwNode *node;    /* counted: the one to lead to */
+    SwNode *parent;  /* counted */
     char *name;
-    SwFile *file; /* counted: the version opened for reading, or NULL */
+    SwFile *file;     /* counted: the version opened for reading, or NULL */
+    SwHandle *handle; /* what the open will get, or NULL */
+    int error;        /* what the open will get, or 0 */
     SwIdentity id;
-    gboolean walked; /* a LOOKUP came */
+    guint walks; /* LOOKUPs that came: a second walk makes one or two (F1) */
     gint64 since_us;
 } SwPin;
 
@@ -210,15 +219,23 @@ gboolean sw_family_has(SwOverlay *ov, SwStage *stage, pid_t tid);
 pid_t sw_process_of(SwOverlay *ov, pid_t tid); /* thread group, or `tid` itself */
 
 /* ---- pins.c */
-void sw_pin_add(SwOverlay *ov, const SwCaller *caller, SwNode *from, SwNode *node, SwNode *parent, const char *name,
-                SwFile *file, const SwIdentity *id);
+/* Leads to `node`; with `file`, `handle` (taken over) or `error` the open is decided already. */
+void sw_pin_add(SwOverlay *ov, const SwCaller *caller, const SwPin *pin);
 /* The node pinned for that walk, with a reference, or NULL. */
 SwNode *sw_pin_walk(SwOverlay *ov, const SwCaller *caller, SwNode *parent, const char *name, SwFile **ret_file);
-/* Opening the pinned node ends the pin: *ret_file may be NULL (a stage).  FALSE if there is none. */
-gboolean sw_pin_take(SwOverlay *ov, const SwCaller *caller, SwNode *node, SwFile **ret_file, SwIdentity *ret_id);
+/* Does the thread walk to a file with several names by this one of them?  *ret_from comes with a reference. */
+gboolean sw_pin_intends(SwOverlay *ov, const SwCaller *caller, SwNode *parent, const char *name, SwNode **ret_from,
+                        int *ret_flags);
+/* Opening the pinned node ends the pin: its `file` and `handle` are the caller's.  FALSE if there is none. */
+gboolean sw_pin_take(SwOverlay *ov, const SwCaller *caller, SwNode *node, SwPin *ret_pin);
 /* The same thread opens the same node again without having walked: a magic link (F1). */
 gboolean sw_pin_is_repeat(SwOverlay *ov, const SwCaller *caller, SwNode *from);
 gint64 sw_pins_expire(SwOverlay *ov, gint64 now);
+
+/* ---- open.c */
+/* The LOOKUP of an intent: opens `node`, found at that name, and pins the outcome. */
+void sw_open_resolve(SwOverlay *ov, const SwCaller *caller, SwNode *from, SwNode *node, SwNode *parent,
+                     const char *name, int flags);
 
 /* ---- stage.c */
 SwStage *sw_stage_ref(SwStage *stage);

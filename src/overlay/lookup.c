@@ -69,7 +69,7 @@ static int lookup_pinned(SwOverlay *ov, SwNode *node, SwFile *file, SwEntry *ret
     sw_mutex_lock(&ov->lock);
     SwStage *stage = node->stage ? sw_stage_ref(node->stage) : NULL;
     sw_mutex_unlock(&ov->lock);
-    int r = -ESTALE;
+    int r = -ESTALE; /* decided already: an ordinary look-up tells the same node */
     if (stage)
         r = sw_stage_stat(stage, &entry.st);
     else if (file)
@@ -82,21 +82,8 @@ static int lookup_pinned(SwOverlay *ov, SwNode *node, SwFile *file, SwEntry *ret
     return 0;
 }
 
-int sw_overlay_lookup(SwOverlay *ov, const SwCaller *caller, SwNode *parent, const char *name, SwEntry *ret_entry)
+static int lookup_plain(SwOverlay *ov, const SwCaller *caller, SwNode *parent, const char *name, SwEntry *ret_entry)
 {
-    if (strlen(name) > NAME_MAX)
-        return -ENAMETOOLONG;
-    if (sw_name_is_reserved(name))
-        return -ENOENT;
-    g_autoptr(SwFile) pinned_file = NULL;
-    SwNode *pinned = sw_pin_walk(ov, caller, parent, name, &pinned_file);
-    if (pinned) {
-        int r = lookup_pinned(ov, pinned, pinned_file, ret_entry);
-        sw_node_unref(ov, pinned);
-        if (r == 0)
-            return 0;
-    }
-    ov->port->become(ov->port, &caller->cred);
     gboolean hot;
     g_autoptr(SwStage) stage = sw_pending_visible(ov, caller, parent, name, &hot);
     if (hot && !stage)
@@ -107,4 +94,43 @@ int sw_overlay_lookup(SwOverlay *ov, const SwCaller *caller, SwNode *parent, con
     g_autoptr(SwFile) dir = NULL;
     int r = sw_node_dir(ov, parent, &dir);
     return r < 0 ? r : sw_overlay_lookup_found(ov, parent, name, hot, dir, ret_entry);
+}
+
+/* TRUE: answered as pinned. */
+static gboolean lookup_second(SwOverlay *ov, const SwCaller *caller, SwNode *parent, const char *name,
+                              SwEntry *ret_entry)
+{
+    g_autoptr(SwFile) file = NULL;
+    SwNode *pinned = sw_pin_walk(ov, caller, parent, name, &file);
+    if (!pinned)
+        return FALSE;
+    int r = lookup_pinned(ov, pinned, file, ret_entry);
+    sw_node_unref(ov, pinned);
+    return r == 0;
+}
+
+int sw_overlay_lookup(SwOverlay *ov, const SwCaller *caller, SwNode *parent, const char *name, SwEntry *ret_entry)
+{
+    if (strlen(name) > NAME_MAX)
+        return -ENAMETOOLONG;
+    if (sw_name_is_reserved(name))
+        return -ENOENT;
+    ov->port->become(ov->port, &caller->cred);
+    if (lookup_second(ov, caller, parent, name, ret_entry))
+        return 0;
+    SwNode *from;
+    int flags;
+    if (!sw_pin_intends(ov, caller, parent, name, &from, &flags))
+        return lookup_plain(ov, caller, parent, name, ret_entry);
+    int r = lookup_plain(ov, caller, parent, name, ret_entry);
+    if (r == 0 && S_ISREG(ret_entry->st.st_mode)) {
+        sw_open_resolve(ov, caller, from, ret_entry->node, parent, name, flags);
+        SwEntry second;
+        if (lookup_second(ov, caller, parent, name, &second)) {
+            sw_overlay_forget(ov, ret_entry->node, 1);
+            *ret_entry = second;
+        }
+    }
+    sw_node_unref(ov, from);
+    return r;
 }

@@ -71,43 +71,13 @@ static void opening_clear(SwOverlay *ov, Opening *opening)
     g_free(opening->name);
 }
 
-/* A file with several known names: those that lead elsewhere by now are forgotten, and the walk is done again. */
-static int check_names(SwOverlay *ov, SwNode *node)
-{
-    g_autoptr(GPtrArray) stale = g_ptr_array_new_with_free_func(g_free);
-    GSList *names = NULL;
-    sw_mutex_lock(&ov->lock);
-    for (SwName *at = node->names && node->names->next ? node->names : NULL; at; at = at->next) {
-        sw_node_ref_locked(at->parent);
-        names = g_slist_prepend(g_slist_prepend(names, g_strdup(at->name)), at->parent);
-    }
-    SwIdentity id = node->id;
-    sw_mutex_unlock(&ov->lock);
-    gboolean dropped = FALSE;
-    for (GSList *at = names; at; at = at->next->next) {
-        SwNode *parent = at->data;
-        g_autofree char *name = at->next->data;
-        g_autoptr(SwFile) dir = NULL;
-        SwFound found;
-        int r = sw_node_dir(ov, parent, &dir);
-        gboolean true_name =
-            r == 0 && ov->port->lookat(ov->port, dir->fd, name, &found) == 0 && sw_identity_is(&id, &found);
-        sw_mutex_lock(&ov->lock);
-        if (!true_name) {
-            sw_node_drop_name_locked(ov, node, parent, name);
-            dropped = TRUE;
-        }
-        sw_node_unref_locked(ov, parent);
-        sw_mutex_unlock(&ov->lock);
-    }
-    g_slist_free(names);
-    return dropped ? -ESTALE : 0;
-}
-
 /* Leads the caller to `node` on its second walk. */
 static int lead_to(SwOverlay *ov, const Opening *opening, SwNode *node, SwFile *file, const SwIdentity *id)
 {
-    sw_pin_add(ov, opening->caller, opening->node, node, opening->parent, opening->name, file, id);
+    SwPin pin = {.from = opening->node, .node = node, .parent = opening->parent, .name = opening->name, .file = file};
+    if (id)
+        pin.id = *id;
+    sw_pin_add(ov, opening->caller, &pin);
     return -ESTALE;
 }
 
@@ -271,15 +241,10 @@ static int open_write(SwOverlay *ov, Opening *opening, SwHandle **ret_handle)
     return open_staged(ov, opening, base, &found);
 }
 
-static int open_committed(SwOverlay *ov, Opening *opening, SwHandle **ret_handle, gboolean *ret_keep)
+/* By the name that `opening` has. */
+static int open_named(SwOverlay *ov, Opening *opening, SwHandle **ret_handle, gboolean *ret_keep)
 {
     const SwCaller *caller = opening->caller;
-    gboolean repeat = sw_pin_is_repeat(ov, caller, opening->node);
-    if (repeat || !sw_node_first_name(ov, opening->node, &opening->parent, &opening->name))
-        return open_by_handle(ov, opening, ret_handle);
-    int r = check_names(ov, opening->node);
-    if (r < 0)
-        return r;
     gboolean hot;
     g_autoptr(SwStage) stage = sw_pending_visible(ov, caller, opening->parent, opening->name, &hot);
     if (stage && stage->state == SW_STAGE_OPEN)
@@ -287,12 +252,59 @@ static int open_committed(SwOverlay *ov, Opening *opening, SwHandle **ret_handle
     if (hot)
         sw_settle_name(ov, opening->parent, opening->name);
     ov->port->become(ov->port, &caller->cred);
-    r = sw_node_dir(ov, opening->parent, &opening->dir);
-    if (r == 0)
-        r = sw_writes(opening->flags) ? open_write(ov, opening, ret_handle)
-                                      : open_read(ov, opening, ret_handle, ret_keep);
-    /* Gone or never seen by this caller: the second walk will say so with the right errno. */
-    return r == -ENOENT && opening->node->handles ? open_by_handle(ov, opening, ret_handle) : r;
+    int r = sw_node_dir(ov, opening->parent, &opening->dir);
+    if (r < 0)
+        return r;
+    return sw_writes(opening->flags) ? open_write(ov, opening, ret_handle)
+                                     : open_read(ov, opening, ret_handle, ret_keep);
+}
+
+static gboolean has_several_names(SwOverlay *ov, SwNode *node)
+{
+    sw_mutex_lock(&ov->lock);
+    gboolean several = node->names && node->names->next;
+    sw_mutex_unlock(&ov->lock);
+    return several;
+}
+
+static int open_committed(SwOverlay *ov, Opening *opening, SwHandle **ret_handle, gboolean *ret_keep)
+{
+    const SwCaller *caller = opening->caller;
+    SwNode *node = opening->node;
+    gboolean repeat = sw_pin_is_repeat(ov, caller, node);
+    if (repeat && open_by_handle(ov, opening, ret_handle) == 0)
+        return 0;
+    if (!repeat && has_several_names(ov, node)) {
+        SwPin intent = {.from = node, .intent = TRUE, .flags = opening->flags};
+        sw_pin_add(ov, caller, &intent);
+        return -ESTALE;
+    }
+    if (!sw_node_first_name(ov, node, &opening->parent, &opening->name))
+        return open_by_handle(ov, opening, ret_handle);
+    int r = open_named(ov, opening, ret_handle, ret_keep);
+    /* Gone, but open elsewhere: served if this is a magic link; a walk by name will find out that it is gone. */
+    return r == -ENOENT && open_by_handle(ov, opening, ret_handle) == 0 ? 0 : r;
+}
+
+void sw_open_resolve(SwOverlay *ov, const SwCaller *caller, SwNode *from, SwNode *node, SwNode *parent,
+                     const char *name, int flags)
+{
+    SwHandle *handle = NULL;
+    gboolean keep;
+    Opening opening = {.caller = caller, .node = node, .flags = flags, .name = g_strdup(name), .parent = parent};
+    sw_mutex_lock(&ov->lock);
+    sw_node_ref_locked(parent);
+    sw_mutex_unlock(&ov->lock);
+    int r = open_named(ov, &opening, &handle, &keep);
+    /* ESTALE: open_named has pinned where to go. */
+    if (r != -ESTALE) {
+        SwPin pin = {.from = from, .node = node, .parent = parent, .name = opening.name};
+        pin.handle = handle;
+        pin.error = r;
+        pin.walks = 1;
+        sw_pin_add(ov, caller, &pin);
+    }
+    opening_clear(ov, &opening);
 }
 
 static int open_joining(SwOverlay *ov, const SwCaller *caller, SwStage *stage, int flags, SwHandle **ret_handle)
@@ -314,9 +326,13 @@ int sw_overlay_open(SwOverlay *ov, const SwCaller *caller, SwNode *node, int fla
 {
     *ret_keep_cache = FALSE;
     ov->port->become(ov->port, &caller->cred);
-    g_autoptr(SwFile) file = NULL;
-    SwIdentity id = {0};
-    gboolean pinned = sw_pin_take(ov, caller, node, &file, &id);
+    SwPin pin = {0};
+    gboolean pinned = sw_pin_take(ov, caller, node, &pin);
+    g_autoptr(SwFile) file = pin.file;
+    if (pin.handle || pin.error) {
+        *ret_handle = pin.handle;
+        return pin.error;
+    }
     sw_mutex_lock(&ov->lock);
     g_autoptr(SwStage) stage = node->stage ? sw_stage_ref(node->stage) : NULL;
     sw_mutex_unlock(&ov->lock);
@@ -324,7 +340,7 @@ int sw_overlay_open(SwOverlay *ov, const SwCaller *caller, SwNode *node, int fla
         return open_joining(ov, caller, stage, flags, ret_handle);
     Opening opening = {.caller = caller, .node = node, .flags = flags};
     if (pinned && file && !sw_writes(flags)) {
-        *ret_handle = sw_handle_new(ov, caller, node, SW_HANDLE_READ, flags, file, &id);
+        *ret_handle = sw_handle_new(ov, caller, node, SW_HANDLE_READ, flags, file, &pin.id);
         return 0;
     }
     int r = open_committed(ov, &opening, ret_handle, ret_keep_cache);

@@ -10,15 +10,46 @@
 #include <errno.h>
 #include <string.h>
 
+/* LOOKUPs answered from a pin; one more is a call of its own. */
+#define WALKS_MAX 2
 /* A thread that never comes back (a signal) leaves its pin behind for so long. */
 #define PIN_LIFE_US (5 * G_USEC_PER_SEC)
 
-static void pin_free_locked(SwOverlay *ov, SwPin *pin)
+/* Takes the pin off the list.  What it kept is freed by pin_end, without the lock. */
+static SwPin *detach_locked(SwOverlay *ov, SwPin *pin)
 {
     ov->pins = g_slist_remove(ov->pins, pin);
-    sw_node_unref_locked(ov, pin->from);
-    sw_node_unref_locked(ov, pin->node);
-    sw_node_unref_locked(ov, pin->parent);
+    return pin;
+}
+
+/* A stage that nobody came to open ends with its pin, without having changed anything. */
+static void end_stage(SwOverlay *ov, SwNode *node)
+{
+    sw_mutex_lock(&ov->lock);
+    g_autoptr(SwStage) stage = node && node->stage ? sw_stage_ref(node->stage) : NULL;
+    sw_mutex_unlock(&ov->lock);
+    if (!stage)
+        return;
+    sw_mutex_lock(&stage->lock);
+    sw_mutex_lock(&ov->lock);
+    gboolean unused = !stage->n_writers && !stage->everyone;
+    for (GSList *at = ov->pins; at; at = at->next)
+        unused &= ((SwPin *)at->data)->node != node;
+    sw_mutex_unlock(&ov->lock);
+    if (unused)
+        sw_stage_discard(stage, NULL, ESTALE);
+    sw_mutex_unlock(&stage->lock);
+}
+
+static void pin_end(SwOverlay *ov, SwPin *pin, gboolean abandoned)
+{
+    if (abandoned)
+        end_stage(ov, pin->node);
+    if (pin->handle)
+        sw_ignore(sw_overlay_release(ov, pin->handle, TRUE)); /* nobody is there to hear of an error */
+    sw_node_unref(ov, pin->from);
+    sw_node_unref(ov, pin->node);
+    sw_node_unref(ov, pin->parent);
     sw_file_unref(pin->file);
     g_free(pin->name);
     g_free(pin);
@@ -34,25 +65,31 @@ static SwPin *find_locked(SwOverlay *ov, const SwCaller *caller)
     return NULL;
 }
 
-void sw_pin_add(SwOverlay *ov, const SwCaller *caller, SwNode *from, SwNode *node, SwNode *parent, const char *name,
-                SwFile *file, const SwIdentity *id)
+static void ref_locked(SwNode *node)
 {
-    SwPin *pin = g_new0(SwPin, 1);
-    *pin = (SwPin){.tid = caller->tid, .uid = caller->cred.uid, .from = from, .node = node, .parent = parent};
-    pin->name = g_strdup(name);
-    pin->file = file ? sw_file_ref(file) : NULL;
+    if (node)
+        sw_node_ref_locked(node);
+}
+
+void sw_pin_add(SwOverlay *ov, const SwCaller *caller, const SwPin *wanted)
+{
+    SwPin *pin = g_memdup2(wanted, sizeof *wanted);
+    pin->tid = caller->tid;
+    pin->uid = caller->cred.uid;
+    pin->name = g_strdup(wanted->name);
+    pin->file = wanted->file ? sw_file_ref(wanted->file) : NULL;
     pin->since_us = ov->port->now_us(ov->port);
-    if (id)
-        pin->id = *id;
     sw_mutex_lock(&ov->lock);
     SwPin *old = find_locked(ov, caller);
     if (old)
-        pin_free_locked(ov, old);
-    sw_node_ref_locked(from);
-    sw_node_ref_locked(node);
-    sw_node_ref_locked(parent);
+        detach_locked(ov, old);
+    ref_locked(pin->from);
+    ref_locked(pin->node);
+    ref_locked(pin->parent);
     ov->pins = g_slist_prepend(ov->pins, pin);
     sw_mutex_unlock(&ov->lock);
+    if (old)
+        pin_end(ov, old, TRUE);
 }
 
 SwNode *sw_pin_walk(SwOverlay *ov, const SwCaller *caller, SwNode *parent, const char *name, SwFile **ret_file)
@@ -60,8 +97,8 @@ SwNode *sw_pin_walk(SwOverlay *ov, const SwCaller *caller, SwNode *parent, const
     SwNode *node = NULL;
     sw_mutex_lock(&ov->lock);
     SwPin *pin = ov->pins ? find_locked(ov, caller) : NULL;
-    if (pin && pin->parent == parent && strcmp(pin->name, name) == 0) {
-        pin->walked = TRUE;
+    if (pin && !pin->intent && pin->walks < WALKS_MAX && pin->parent == parent && strcmp(pin->name, name) == 0) {
+        pin->walks++;
         node = pin->node;
         sw_node_ref_locked(node);
         *ret_file = pin->file ? sw_file_ref(pin->file) : NULL;
@@ -70,35 +107,55 @@ SwNode *sw_pin_walk(SwOverlay *ov, const SwCaller *caller, SwNode *parent, const
     return node;
 }
 
-gboolean sw_pin_take(SwOverlay *ov, const SwCaller *caller, SwNode *node, SwFile **ret_file, SwIdentity *ret_id)
+static gboolean has_name_locked(const SwNode *node, const SwNode *parent, const char *name)
 {
-    gboolean found = FALSE;
+    for (const SwName *at = node->names; at; at = at->next)
+        if (at->parent == parent && strcmp(at->name, name) == 0)
+            return TRUE;
+    return FALSE;
+}
+
+gboolean sw_pin_intends(SwOverlay *ov, const SwCaller *caller, SwNode *parent, const char *name, SwNode **ret_from,
+                        int *ret_flags)
+{
     sw_mutex_lock(&ov->lock);
     SwPin *pin = ov->pins ? find_locked(ov, caller) : NULL;
-    if (pin && pin->node == node) {
-        *ret_file = g_steal_pointer(&pin->file);
-        *ret_id = pin->id;
-        pin_free_locked(ov, pin);
-        found = TRUE;
+    gboolean intends = pin && pin->intent && has_name_locked(pin->from, parent, name);
+    if (intends) {
+        pin->walks++;
+        *ret_flags = pin->flags;
+        *ret_from = pin->from;
+        sw_node_ref_locked(pin->from);
     }
     sw_mutex_unlock(&ov->lock);
-    return found;
+    return intends;
+}
+
+gboolean sw_pin_take(SwOverlay *ov, const SwCaller *caller, SwNode *node, SwPin *ret_pin)
+{
+    sw_mutex_lock(&ov->lock);
+    SwPin *pin = ov->pins ? find_locked(ov, caller) : NULL;
+    if (pin && pin->node == node && !pin->intent)
+        detach_locked(ov, pin);
+    else
+        pin = NULL;
+    sw_mutex_unlock(&ov->lock);
+    if (!pin)
+        return FALSE;
+    *ret_pin = (SwPin){.error = pin->error, .id = pin->id};
+    ret_pin->file = g_steal_pointer(&pin->file);
+    ret_pin->handle = g_steal_pointer(&pin->handle);
+    pin_end(ov, pin, FALSE);
+    return TRUE;
 }
 
 gboolean sw_pin_is_repeat(SwOverlay *ov, const SwCaller *caller, SwNode *from)
 {
     sw_mutex_lock(&ov->lock);
     SwPin *pin = ov->pins ? find_locked(ov, caller) : NULL;
-    gboolean repeat = pin && pin->from == from && !pin->walked;
+    gboolean repeat = pin && pin->from == from && !pin->walks;
     sw_mutex_unlock(&ov->lock);
     return repeat;
-}
-
-/* A stage that nobody came to open ends with its pin, without having changed anything. */
-static SwStage *abandoned_locked(SwPin *pin)
-{
-    SwStage *stage = pin->node->stage;
-    return stage && !stage->n_writers && stage->state == SW_STAGE_OPEN && !stage->everyone ? sw_stage_ref(stage) : NULL;
 }
 
 gint64 sw_pins_expire(SwOverlay *ov, gint64 now)
@@ -109,24 +166,14 @@ gint64 sw_pins_expire(SwOverlay *ov, gint64 now)
     for (GSList *at = ov->pins, *after; at; at = after) {
         SwPin *pin = at->data;
         after = at->next;
-        if (pin->since_us + PIN_LIFE_US > now) {
+        if (pin->since_us <= now - PIN_LIFE_US)
+            ended = g_slist_prepend(ended, detach_locked(ov, pin));
+        else
             next = MIN(next, pin->since_us + PIN_LIFE_US);
-            continue;
-        }
-        SwStage *stage = abandoned_locked(pin);
-        if (stage)
-            ended = g_slist_prepend(ended, stage);
-        pin_free_locked(ov, pin);
     }
     sw_mutex_unlock(&ov->lock);
-    for (GSList *at = ended; at; at = at->next) {
-        SwStage *stage = at->data;
-        sw_mutex_lock(&stage->lock);
-        if (stage->state == SW_STAGE_OPEN && !stage->n_writers)
-            sw_stage_discard(stage, NULL, ESTALE);
-        sw_mutex_unlock(&stage->lock);
-        sw_stage_unref(stage);
-    }
+    for (GSList *at = ended; at; at = at->next)
+        pin_end(ov, at->data, TRUE);
     g_slist_free(ended);
     return next;
 }
