@@ -166,7 +166,8 @@ struct SwOverlay {
 
     SwMutex lock;
     SwNode *root;
-    GHashTable *nodes;   /* L: SwNode by identity */
+    GHashTable *nodes;   /* L: SwNode by identity, the listed ones */
+    GHashTable *strays;  /* L: all other SwNode: staged, replaced, gone */
     GHashTable *pending; /* L: SwPending by parent and name */
     GSList *pins;        /* L */
     GQueue dirs;         /* L: nodes with a descriptor, most recently used first */

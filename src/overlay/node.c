@@ -15,11 +15,11 @@ gboolean sw_identity_is(const SwIdentity *id, const SwFound *found)
 
 SwNode *sw_node_new_locked(SwOverlay *ov, mode_t type)
 {
-    (void)ov;
     SwNode *node = g_new0(SwNode, 1);
     node->type = type & S_IFMT;
     node->refs = 1;
     node->dir_link.data = node;
+    g_hash_table_add(ov->strays, node);
     return node;
 }
 
@@ -39,6 +39,7 @@ void sw_node_forget_dir_locked(SwOverlay *ov, SwNode *dir)
 static void node_free_locked(SwOverlay *ov, SwNode *node)
 {
     sw_node_unlist_locked(ov, node);
+    g_hash_table_remove(ov->strays, node);
     sw_node_forget_dir_locked(ov, node);
     if (node->dir)
         sw_file_unref(node->dir);
@@ -87,8 +88,10 @@ SwNode *sw_node_find_locked(SwOverlay *ov, const SwFound *found)
 
 void sw_node_unlist_locked(SwOverlay *ov, SwNode *node)
 {
-    if (node->listed)
-        g_hash_table_remove(ov->nodes, node);
+    if (!node->listed)
+        return;
+    g_hash_table_remove(ov->nodes, node);
+    g_hash_table_add(ov->strays, node);
     node->listed = FALSE;
 }
 
@@ -100,6 +103,7 @@ void sw_node_list_locked(SwOverlay *ov, SwNode *node, const SwFound *found)
     SwNode *old = g_hash_table_lookup(ov->nodes, node);
     if (old)
         sw_node_unlist_locked(ov, old);
+    g_hash_table_remove(ov->strays, node);
     g_hash_table_add(ov->nodes, node);
     node->listed = TRUE;
 }

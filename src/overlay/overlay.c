@@ -101,6 +101,7 @@ SwOverlay *sw_overlay_new(SwPort *port, SwControl *control, const SwConfig *conf
     sw_mutex_init(&ov->lock);
     g_queue_init(&ov->dirs);
     ov->nodes = g_hash_table_new(identity_hash, identity_equal);
+    ov->strays = g_hash_table_new(NULL, NULL);
     ov->pending = g_hash_table_new(pending_hash, pending_equal);
     ov->leases = sw_content_leases_new(port, control, source_fd);
     ov->network = port->fs_type(port, source_fd, &type) == 0 && is_network(type);
@@ -186,7 +187,7 @@ static void end_stage(SwOverlay *ov, SwStage *stage)
     sw_mutex_unlock(&stage->lock);
 }
 
-static void free_node(gpointer key, gpointer value, gpointer data)
+static void add_node(gpointer key, gpointer value, gpointer data)
 {
     (void)value;
     g_ptr_array_add(data, key);
@@ -197,7 +198,8 @@ static void free_nodes(SwOverlay *ov)
 {
     g_autoptr(GPtrArray) nodes = g_ptr_array_new();
     sw_mutex_lock(&ov->lock);
-    g_hash_table_foreach(ov->nodes, free_node, nodes);
+    g_hash_table_foreach(ov->nodes, add_node, nodes);
+    g_hash_table_foreach(ov->strays, add_node, nodes);
     for (guint i = 0; i < nodes->len; i++)
         sw_node_ref_locked(nodes->pdata[i]);
     for (guint i = 0; i < nodes->len; i++) {
@@ -212,6 +214,7 @@ static void free_nodes(SwOverlay *ov)
     }
     for (guint i = 0; i < nodes->len; i++)
         sw_node_unref_locked(ov, nodes->pdata[i]);
+    sw_node_unref_locked(ov, ov->root);
     sw_mutex_unlock(&ov->lock);
 }
 
@@ -231,6 +234,7 @@ void sw_overlay_free(SwOverlay *ov)
     sw_content_leases_free(ov->leases);
     g_hash_table_unref(ov->pending);
     g_hash_table_unref(ov->nodes);
+    g_hash_table_unref(ov->strays);
     sw_mutex_clear(&ov->lock);
     g_free(ov);
 }
