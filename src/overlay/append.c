@@ -143,7 +143,7 @@ static void keep_piece(SwOverlay *ov, SwHandle *handle, const void *buf, gsize s
 ssize_t sw_append_write(SwOverlay *ov, SwHandle *handle, const void *buf, size_t size, gboolean may_wait)
 {
     SW_HOLD(&handle->lock);
-    gboolean more = size + PIECE_SLACK > ov->max_write;
+    gboolean more = size + PIECE_SLACK > __atomic_load_n(&ov->max_write, __ATOMIC_RELAXED);
     gsize waiting = handle->pending ? handle->pending->len : 0;
     if (more && waiting + size < RECORD_MAX) {
         keep_piece(ov, handle, buf, size);

@@ -85,6 +85,14 @@ static int find_place(SwOverlay *ov, SwNode *node, SwHandle *handle, Place *plac
     return find_name(ov, node, place);
 }
 
+static gboolean has_name(SwOverlay *ov, const SwStage *stage)
+{
+    sw_mutex_lock(&ov->lock);
+    gboolean has = stage->parent != NULL;
+    sw_mutex_unlock(&ov->lock);
+    return has;
+}
+
 int sw_overlay_getattr(SwOverlay *ov, const SwCaller *caller, SwNode *node, SwHandle *handle, struct stat *ret_st,
                        gint64 *ret_attr_us)
 {
@@ -103,10 +111,10 @@ int sw_overlay_getattr(SwOverlay *ov, const SwCaller *caller, SwNode *node, SwHa
         r = -ENOENT;
     if (r < 0)
         return r;
-    gboolean private = place.stage && place.stage->state == SW_STAGE_OPEN;
-    if (private && !place.stage->parent)
+    gboolean private = place.stage && sw_stage_is_open(place.stage);
+    if (private && !has_name(ov, place.stage))
         ret_st->st_nlink = 0;
-    *ret_attr_us = place.stage || (node->handles && !place.by_name) ? 0 : ov->config->attr_cache_us;
+    *ret_attr_us = !place.by_name && node->type == S_IFREG ? 0 : ov->config->attr_cache_us;
     return 0;
 }
 
@@ -250,7 +258,7 @@ int sw_overlay_setattr(SwOverlay *ov, const SwCaller *caller, SwNode *node, SwHa
     if (r < 0)
         return r;
     /* A stage that was committed is written again only through its own handle. */
-    gboolean staged = place.stage && (place.stage->state == SW_STAGE_OPEN || (change->what & SW_SET_SIZE));
+    gboolean staged = place.stage && (sw_stage_is_open(place.stage) || (change->what & SW_SET_SIZE));
     r = staged ? change_stage(ov, caller, &place, change, may_wait)
                : change_committed(ov, caller, node, handle, &place, change, may_wait);
     return r < 0 ? r : sw_overlay_getattr(ov, caller, node, handle, ret_st, ret_attr_us);

@@ -137,11 +137,11 @@ static void committed(SwStage *stage, const Target *target)
     SwOverlay *ov = stage->overlay;
     gint64 now = ov->port->now_us(ov->port);
     stage->claimed = FALSE;
-    stage->has_base = TRUE;
     stage->published_us = now;
     stage->trial = (SwTrial){.opener = stage->trial.opener, .writer = stage->trial.writer};
     sw_mutex_lock(&ov->lock);
     stage->state = SW_STAGE_COMMITTED;
+    stage->has_base = TRUE;
     stage->everyone = stage->quiet = FALSE;
     sw_node_add_name_locked(ov, stage->node, target->parent, target->name);
     sw_pending_remove_locked(ov, stage);

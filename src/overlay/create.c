@@ -128,7 +128,7 @@ static int create_once(SwOverlay *ov, const Creating *c, SwEntry *ret_entry, SwH
 {
     gboolean hot;
     g_autoptr(SwStage) stage = sw_pending_visible(ov, c->caller, c->parent, c->name, &hot);
-    if (stage && stage->state == SW_STAGE_OPEN)
+    if (stage && sw_stage_is_open(stage))
         return c->flags & O_EXCL ? -EEXIST : create_existing(ov, c, ret_entry, ret_handle);
     if (hot)
         sw_settle_name(ov, c->parent, c->name);

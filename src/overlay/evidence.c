@@ -13,23 +13,32 @@
 /* Beyond so many processes it is cheaper, and as true, to wait for the RELEASE. */
 #define SUSPECTS_MAX 100
 
+typedef enum {
+    ROLE_KIN,    /* opened it, wrote it, or closes it now */
+    ROLE_PARENT, /* of one of those: may have been handed a copy, and may be init with its thousand descriptors */
+    ROLE_OTHER,  /* their children, and who was made since */
+} Role;
+
 typedef struct {
     pid_t pids[SUSPECTS_MAX];
-    guint n, n_close; /* the first n_close are openers and the flusher */
+    Role roles[SUSPECTS_MAX];
+    guint n;
     gboolean overflow, unknown;
 } Suspects;
 
-static void suspect(Suspects *suspects, pid_t pid)
+static void suspect(Suspects *suspects, pid_t pid, Role role)
 {
     if (pid <= 0)
         return;
     for (guint i = 0; i < suspects->n; i++)
         if (suspects->pids[i] == pid)
             return;
-    if (suspects->n == SUSPECTS_MAX)
+    if (suspects->n == SUSPECTS_MAX) {
         suspects->overflow = TRUE;
-    else
-        suspects->pids[suspects->n++] = pid;
+        return;
+    }
+    suspects->pids[suspects->n] = pid;
+    suspects->roles[suspects->n++] = role;
 }
 
 static void suspect_family(SwStage *stage, Suspects *suspects)
@@ -39,12 +48,12 @@ static void suspect_family(SwStage *stage, Suspects *suspects)
     for (guint i = 0; i < stage->family->len; i++) {
         pid_t pid = g_array_index(stage->family, pid_t, i);
         if (pid)
-            suspect(suspects, pid);
+            suspect(suspects, pid, ROLE_KIN);
         else
             suspects->unknown = TRUE; /* opened from a pid namespace that we do not see */
     }
     sw_mutex_unlock(&ov->lock);
-    suspect(suspects, stage->trial.writer);
+    suspect(suspects, stage->trial.writer, ROLE_KIN);
 }
 
 static void suspect_relatives(SwPort *port, Suspects *suspects, pid_t pid)
@@ -52,10 +61,10 @@ static void suspect_relatives(SwPort *port, Suspects *suspects, pid_t pid)
     SwProcess process;
     pid_t children[SUSPECTS_MAX];
     if (port->process(port, pid, &process) == 0)
-        suspect(suspects, process.ppid);
+        suspect(suspects, process.ppid, ROLE_PARENT);
     int n = port->children(port, pid, children, G_N_ELEMENTS(children));
     for (int i = 0; i < n; i++)
-        suspect(suspects, children[i]);
+        suspect(suspects, children[i], ROLE_OTHER);
     if (n == (int)G_N_ELEMENTS(children))
         suspects->overflow = TRUE;
 }
@@ -70,7 +79,7 @@ static gboolean suspect_newcomers(SwStage *stage, Suspects *suspects)
         return TRUE;
     int n = port->pids_between(port, stage->mark, now, pids, G_N_ELEMENTS(pids));
     for (int i = 0; i < n; i++)
-        suspect(suspects, pids[i]);
+        suspect(suspects, pids[i], ROLE_OTHER);
     return n >= 0;
 }
 
@@ -88,17 +97,22 @@ static void identify_flusher(SwStage *stage, pid_t tid, SwFlusher *flusher)
         flusher->signal = status & 0x7f;
 }
 
-static void weigh(SwStage *stage, pid_t pid, gboolean close_kin, int *inherited_fd, SwEvidence *evidence)
+/* How programs see the stage's file. */
+typedef struct {
+    dev_t dev;
+    ino_t ino;
+} Sought;
+
+static void weigh(SwStage *stage, pid_t pid, const Sought *sought, Role role, int *inherited_fd, SwEvidence *evidence)
 {
-    SwOverlay *ov = stage->overlay;
+    SwPort *port = stage->overlay->port;
     SwHoldings holdings;
-    struct stat st;
-    if (sw_stage_stat(stage, &st) < 0 || ov->port->holdings(ov->port, pid, ov->device, st.st_ino, &holdings) < 0) {
-        evidence->complete = FALSE;
+    if (port->holdings(port, pid, sought->dev, sought->ino, &holdings) < 0) {
+        evidence->complete &= role == ROLE_PARENT;
         return;
     }
-    evidence->complete &= holdings.complete;
-    if (close_kin)
+    evidence->complete &= holdings.complete || role == ROLE_PARENT;
+    if (role == ROLE_KIN)
         evidence->in_flight |= holdings.unix_sockets || holdings.uring;
     if (!holdings.n_writers)
         return;
@@ -110,19 +124,16 @@ static void weigh(SwStage *stage, pid_t pid, gboolean close_kin, int *inherited_
     }
 }
 
-static gboolean any_mapping(SwStage *stage, const Suspects *suspects, const SwFlusher *flusher)
+static gboolean any_mapping(SwStage *stage, const Suspects *suspects, const SwFlusher *flusher, const Sought *sought)
 {
-    SwOverlay *ov = stage->overlay;
-    struct stat st;
+    SwPort *port = stage->overlay->port;
     if (!stage->read_write)
         return FALSE;
-    if (sw_stage_stat(stage, &st) < 0)
-        return TRUE;
     for (guint i = 0; i < suspects->n; i++) {
         if (suspects->pids[i] == flusher->pid && flusher->exiting)
             continue;
-        int r = ov->port->mapped(ov->port, suspects->pids[i], ov->device, st.st_ino);
-        if (r != 0 && r != -ESRCH && r != -ENOENT && !(i >= suspects->n_close && r < 0))
+        int r = port->mapped(port, suspects->pids[i], sought->dev, sought->ino);
+        if (r != 0 && r != -ESRCH && r != -ENOENT && !(suspects->roles[i] != ROLE_KIN && r < 0))
             return TRUE;
     }
     return FALSE;
@@ -133,21 +144,25 @@ void sw_evidence_gather(SwStage *stage, pid_t tid, SwFlusher *ret_flusher, SwEvi
     SwPort *port = stage->overlay->port;
     Suspects suspects = {.n = 0};
     int inherited_fd = -1;
-    *ret_evidence = (SwEvidence){.complete = tid != 0 && stage->overlay->device != 0};
+    struct stat st;
+    Sought sought = {.dev = __atomic_load_n(&stage->overlay->device, __ATOMIC_RELAXED)};
+    *ret_evidence = (SwEvidence){.complete = tid != 0 && sought.dev != 0 && sw_stage_stat(stage, &st) == 0};
+    if (ret_evidence->complete)
+        sought.ino = st.st_ino;
     identify_flusher(stage, tid, ret_flusher);
     if (tid > 0 && !ret_flusher->pid)
         ret_evidence->complete = FALSE;
-    suspect(&suspects, ret_flusher->pid);
+    suspect(&suspects, ret_flusher->pid, ROLE_KIN);
     suspect_family(stage, &suspects);
-    suspects.n_close = suspects.n;
-    if (suspects.n == 0 || suspects.unknown)
+    guint n_kin = suspects.n;
+    if (n_kin == 0 || suspects.unknown)
         ret_evidence->complete = FALSE;
-    for (guint i = 0; i < suspects.n_close; i++)
+    for (guint i = 0; i < n_kin; i++)
         suspect_relatives(port, &suspects, suspects.pids[i]);
     if (!suspect_newcomers(stage, &suspects) || suspects.overflow)
         ret_evidence->complete = FALSE;
     for (guint i = 0; i < suspects.n && ret_evidence->complete; i++)
-        weigh(stage, suspects.pids[i], i < suspects.n_close, &inherited_fd, ret_evidence);
+        weigh(stage, suspects.pids[i], &sought, suspects.roles[i], &inherited_fd, ret_evidence);
     if (ret_evidence->complete)
-        ret_evidence->mapped = any_mapping(stage, &suspects, ret_flusher);
+        ret_evidence->mapped = any_mapping(stage, &suspects, ret_flusher, &sought);
 }

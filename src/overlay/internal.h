@@ -85,7 +85,7 @@ struct SwStage {
     guint worker;          /* S: stage directory */
     char stage_name[32];   /* S */
     gboolean edit;         /* S: made over a base that has to survive where it was not written (C10) */
-    gboolean has_base;     /* S: a version stood at the name when it was opened */
+    gboolean has_base;     /* L for reading, S and L for changing: a version stood at the name when it was opened */
     SwFound base;          /* S: that version */
     SwRanges ranges;       /* S: what an edit wrote */
     SwTrial trial;         /* S */
@@ -157,8 +157,8 @@ struct SwOverlay {
     SwContentLeases *leases;
     const SwConfig *config;
     int source_fd;
-    dev_t device;
-    gsize max_write;
+    guint64 device;   /* atomic */
+    gsize max_write;  /* atomic */
     gboolean network; /* the source is a network file system */
     gboolean clones;  /* it can share blocks */
     SwNoteFunc note;
@@ -255,6 +255,7 @@ int sw_stage_reopen(SwStage *stage) G_GNUC_WARN_UNUSED_RESULT;
 int sw_stage_new_name(SwStage *stage, mode_t mode, int *ret_fd) G_GNUC_WARN_UNUSED_RESULT;
 int sw_stage_carry(SwStage *stage, int from_dirfd, const char *from_name, const struct stat *from,
                    int to_fd) G_GNUC_WARN_UNUSED_RESULT;
+gboolean sw_stage_is_open(SwStage *stage);
 SwFile *sw_stage_file(SwStage *stage); /* a reference on where reads go */
 void sw_stage_join(SwStage *stage, const SwCaller *caller, int flags);
 ssize_t sw_stage_write(SwStage *stage, const SwCaller *caller, const void *buf, size_t size, off_t offset,

@@ -88,7 +88,7 @@ static int lookup_plain(SwOverlay *ov, const SwCaller *caller, SwNode *parent, c
     g_autoptr(SwStage) stage = sw_pending_visible(ov, caller, parent, name, &hot);
     if (hot && !stage)
         sw_settle_name(ov, parent, name);
-    if (stage && stage->state == SW_STAGE_OPEN)
+    if (stage && sw_stage_is_open(stage))
         return sw_entry_of_stage(stage, ret_entry);
     ov->port->become(ov->port, &caller->cred);
     g_autoptr(SwFile) dir = NULL;

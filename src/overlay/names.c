@@ -24,7 +24,7 @@ static SwStage *staged_at(SwOverlay *ov, const SwCaller *caller, SwNode *parent,
     SwStage *stage = sw_pending_visible(ov, caller, parent, name, &hot);
     if (hot && !stage)
         sw_settle_name(ov, parent, name);
-    if (stage && stage->state == SW_STAGE_OPEN)
+    if (stage && sw_stage_is_open(stage))
         return stage;
     sw_stage_unref(stage);
     return NULL;
@@ -153,9 +153,11 @@ int sw_overlay_unlink(SwOverlay *ov, const SwCaller *caller, SwNode *parent, con
         return r;
     if (!stage)
         return ov->port->unlinkat(ov->port, dir->fd, name, 0);
-    gboolean claimed = stage->claimed;
+    sw_mutex_lock(&stage->lock);
+    gboolean claimed = stage->claimed, based = stage->has_base;
+    sw_mutex_unlock(&stage->lock);
     /* A version may stand at the name as well; our own claim, if any, goes with the same call. */
-    r = stage->has_base || claimed ? ov->port->unlinkat(ov->port, dir->fd, name, 0) : 0;
+    r = based || claimed ? ov->port->unlinkat(ov->port, dir->fd, name, 0) : 0;
     if (r < 0 && r != -ENOENT)
         return r;
     sw_mutex_lock(&stage->lock);

@@ -247,7 +247,7 @@ static int open_named(SwOverlay *ov, Opening *opening, SwHandle **ret_handle, gb
     const SwCaller *caller = opening->caller;
     gboolean hot;
     g_autoptr(SwStage) stage = sw_pending_visible(ov, caller, opening->parent, opening->name, &hot);
-    if (stage && stage->state == SW_STAGE_OPEN)
+    if (stage && sw_stage_is_open(stage))
         return lead_to(ov, opening, stage->node, NULL, NULL);
     if (hot)
         sw_settle_name(ov, opening->parent, opening->name);

@@ -112,12 +112,12 @@ SwOverlay *sw_overlay_new(SwPort *port, SwControl *control, const SwConfig *conf
 
 void sw_overlay_set_device(SwOverlay *ov, dev_t dev)
 {
-    ov->device = dev;
+    __atomic_store_n(&ov->device, dev, __ATOMIC_RELAXED);
 }
 
 void sw_overlay_set_max_write(SwOverlay *ov, gsize max_write)
 {
-    ov->max_write = max_write;
+    __atomic_store_n(&ov->max_write, max_write, __ATOMIC_RELAXED);
 }
 
 SwNode *sw_overlay_root(SwOverlay *ov)

@@ -218,9 +218,9 @@ GPtrArray *sw_pending_names(SwOverlay *ov, const SwCaller *caller, SwNode *dir)
     sw_mutex_unlock(&ov->lock);
     for (guint i = 0; i < stages->len; i++) {
         SwStage *stage = stages->pdata[i];
-        gboolean seen = stage->everyone || sw_family_has(ov, stage, caller->tid);
+        gboolean family = sw_family_has(ov, stage, caller->tid);
         sw_mutex_lock(&ov->lock);
-        if (seen && !stage->has_base && stage->name)
+        if ((family || stage->everyone) && !stage->has_base && stage->name)
             g_ptr_array_add(names, g_strdup(stage->name));
         sw_mutex_unlock(&ov->lock);
     }

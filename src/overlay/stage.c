@@ -42,6 +42,14 @@ SwFile *sw_stage_file(SwStage *stage)
     return file;
 }
 
+gboolean sw_stage_is_open(SwStage *stage)
+{
+    sw_mutex_lock(&stage->overlay->lock);
+    gboolean is_open = stage->state == SW_STAGE_OPEN;
+    sw_mutex_unlock(&stage->overlay->lock);
+    return is_open;
+}
+
 int sw_stage_new_name(SwStage *stage, mode_t mode, int *ret_fd)
 {
     SwOverlay *ov = stage->overlay;
@@ -325,12 +333,13 @@ int sw_stage_reopen(SwStage *stage)
     int r = ov->port->lookat(ov->port, stage->file->fd, "", &stage->base);
     if (r < 0)
         return r;
-    stage->has_base = stage->edit = TRUE;
+    stage->edit = TRUE;
     stage->materialised = stage->synced = FALSE;
     stage->mtime_set = stage->mode_set = stage->owner_set = FALSE;
     sw_ranges_clear(&stage->ranges);
     sw_ranges_init(&stage->ranges);
     sw_mutex_lock(&ov->lock);
+    stage->has_base = TRUE;
     stage->state = SW_STAGE_OPEN;
     sw_node_unlist_locked(ov, stage->node);
     if (!stage->node->stage)
