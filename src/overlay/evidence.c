@@ -163,6 +163,11 @@ void sw_evidence_gather(SwStage *stage, pid_t tid, SwFlusher *ret_flusher, SwEvi
         ret_evidence->complete = FALSE;
     for (guint i = 0; i < suspects.n && ret_evidence->complete; i++)
         weigh(stage, suspects.pids[i], &sought, suspects.roles[i], &inherited_fd, ret_evidence);
-    if (ret_evidence->complete)
-        ret_evidence->mapped = any_mapping(stage, &suspects, ret_flusher, &sought);
+    /* munmap(2) takes a mapping out of sight before its pages are written.  So what was mapped once, or may have been,
+     * waits for its RELEASE; only a close(2), which writes the pages first, can say that there is none. */
+    if (tid == -1 && stage->read_write)
+        stage->was_mapped = TRUE;
+    if (ret_evidence->complete && !stage->was_mapped)
+        stage->was_mapped = any_mapping(stage, &suspects, ret_flusher, &sought);
+    ret_evidence->mapped = stage->was_mapped;
 }

@@ -93,6 +93,7 @@ struct SwStage {
     gboolean mtime_set, mode_set, owner_set; /* S: set by the program (C8) */
     gboolean claimed;                        /* S: our claim stands at the name (C12) */
     gboolean read_write;                     /* S: some handle could have made a shared mapping */
+    gboolean was_mapped;                     /* S: and one of them did */
     pid_t mark;                              /* S: last pid when first opened */
     gint64 last_write_us;                    /* S */
     gint64 published_us;                     /* S: of a stream, when last */
