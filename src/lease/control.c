@@ -151,7 +151,7 @@ static int make_stage_dirs(SwControl *control)
 {
     SwPort *port = control->port;
     int stage = -1;
-    int r = make_dir(port, control->own, "stage", control->root ? 0755 : 0700, &stage);
+    int r = make_dir(port, control->own, "stage", 0700, &stage);
 
     for (guint i = 0; r == 0 && i < SW_STAGE_DIRS; i++) {
         char name[8];

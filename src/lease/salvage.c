@@ -436,8 +436,9 @@ static int move_data(SwControl *control, int dirfd, const char *name, const char
     int r = port->become(port, owner);
 
     /* Salvage is no place for programs that run as somebody.  A file with another name is not ours to change. */
-    if (r == 0 && (st->st_mode & (S_ISUID | S_ISGID)) && st->st_nlink == 1)
-        (void)port->chmodat(port, dirfd, name, st->st_mode & 0777);
+    /* The directory it came for may have kept others out; salvage does not, so the mode has to. */
+    if (r == 0 && (st->st_mode & ~S_IFMT & ~(mode_t)0700) && st->st_nlink == 1)
+        (void)port->chmodat(port, dirfd, name, st->st_mode & 0700);
     (void)port->become(port, NULL);
     r = port->renameat(port, dirfd, name, control->salvage, file, 0);
     if ((r == -EACCES || r == -EPERM) && port->become(port, owner) == 0) {

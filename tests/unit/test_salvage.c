@@ -64,7 +64,7 @@ static void keeps_bytes_and_tells_what_they_are(void **state)
     assert_true(sw_salvage_name_is_valid(entry));
     expect_text(at(f, SALVAGE "/%s.data", entry), "bytes");
     assert_int_equal(stat(at(f, SALVAGE "/%s.data", entry), &st), 0);
-    assert_int_equal(st.st_mode & 07777, 0751);
+    assert_int_equal(st.st_mode & 07777, 0700);
     assert_int_equal(stat(at(f, SALVAGE "/%s.info", entry), &st), 0);
     assert_int_equal(st.st_mode & 07777, 0600);
     assert_int_equal(describe(f, entry, &info), 0);
