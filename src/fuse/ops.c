@@ -22,6 +22,14 @@ static SwDirHandle *dir_of(const struct fuse_file_info *fi)
     return (SwDirHandle *)(uintptr_t)fi->fh;
 }
 
+static void set_handle(struct fuse_file_info *fi, SwHandle *handle)
+{
+    SwCaching caching = sw_handle_caching(handle);
+    fi->fh = (uintptr_t)handle;
+    fi->keep_cache = caching == SW_CACHE_KEEP;
+    fi->direct_io = caching == SW_CACHE_NONE;
+}
+
 static void op_init(void *data, struct fuse_conn_info *conn)
 {
     SwServer *server = data;
@@ -131,14 +139,12 @@ static void op_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
     SwOverlay *ov = sw_overlay_of(req);
     SwCaller caller = sw_caller_of(req);
     SwHandle *handle;
-    gboolean keep;
-    int r = sw_overlay_open(ov, &caller, sw_node_of(ov, ino), fi->flags, &handle, &keep);
+    int r = sw_overlay_open(ov, &caller, sw_node_of(ov, ino), fi->flags, &handle);
     if (r < 0) {
         sw_reply_error(req, "open", r);
         return;
     }
-    fi->fh = (uintptr_t)handle;
-    fi->keep_cache = keep;
+    set_handle(fi, handle);
     if (fuse_reply_open(req, fi) < 0)
         sw_ignore(sw_overlay_release(ov, handle, TRUE));
 }
@@ -157,7 +163,7 @@ static void op_create(fuse_req_t req, fuse_ino_t parent, const char *name, mode_
         sw_reply_error(req, "create", r);
         return;
     }
-    fi->fh = (uintptr_t)handle;
+    set_handle(fi, handle);
     struct fuse_entry_param param = sw_entry_param(ov, &entry);
     if (fuse_reply_create(req, &param, fi) < 0) {
         sw_ignore(sw_overlay_release(ov, handle, TRUE));

@@ -3,8 +3,9 @@
  * Appends (C11): each write(2) is one record at the then end of the file, under the lease on its content.
  *
  * A record longer than one WRITE arrives in pieces.  They are collected, and published together with the first piece
- * that is not full, at a flush, or when no further one came for a while; until then nobody sees any of it, and a writer
- * that is killed in the middle of its write(2) leaves no torn record.
+ * that is not full, at a flush, or when no further one came for `append-interval`; until then nobody sees any of it. Of
+ * a writer that is killed meanwhile it cannot be known whether its write(2) was complete, so they go to salvage: a torn
+ * record would harm every reader.
  */
 #include "internal.h"
 
@@ -12,8 +13,6 @@
 #include <fcntl.h>
 #include <string.h>
 
-/* A write(2) goes on within this time or is over. */
-#define PIECES_APART_US (50 * 1000)
 /* A single write(2) longer than this is published in parts. */
 #define RECORD_MAX (64u << 20)
 #define LEASE_WAIT_US (600 * G_USEC_PER_SEC)
@@ -128,25 +127,76 @@ int sw_append_publish(SwOverlay *ov, SwHandle *handle, gboolean may_wait)
     return publish_pending(ov, handle, may_wait);
 }
 
-static void keep_piece(SwOverlay *ov, SwHandle *handle, const void *buf, gsize size)
+static gboolean was_killed(SwOverlay *ov, const SwHandle *handle, pid_t tid)
+{
+    SwProcess process;
+    int status;
+    return tid > 0 && ov->port->process(ov->port, tid, &process) == 0 && process.exiting &&
+           process.tgid == handle->pending_writer && ov->port->exit_status(ov->port, tid, &status) == 0 &&
+           (status & 0x7f);
+}
+
+/* The collected bytes become a stage of their own that ends as if its writer had been killed (C4). */
+static void put_aside(SwOverlay *ov, SwHandle *handle, const SwCaller *caller)
+{
+    SwNode *parent;
+    g_autofree char *name = NULL;
+    if (!sw_node_first_name(ov, handle->node, &parent, &name))
+        return;
+    SwStage *stage = NULL;
+    SwCaller owner = {.cred = handle->cred, .tid = caller->tid};
+    int r = sw_stage_new_file(ov, &owner, parent, NULL, NULL, 0600, &stage);
+    if (r == 0) {
+        sw_mutex_lock(&stage->lock);
+        r = sw_port_write_all(ov->port, stage->file->fd, handle->pending->data, handle->pending->len, 0);
+        sw_trial_write(&stage->trial, stage->trial.opener, 0, handle->pending->len);
+        sw_mutex_lock(&ov->lock);
+        sw_node_ref_locked(parent);
+        stage->parent = parent;
+        stage->name = g_steal_pointer(&name);
+        sw_mutex_unlock(&ov->lock);
+        sw_stage_discard(stage, "killed", ESTALE);
+        sw_mutex_unlock(&stage->lock);
+        sw_stage_unref(stage);
+    }
+    if (r < 0)
+        sw_note(ov, SW_NOTE_WARNING, "the last record of a killed writer is lost: %s", g_strerror(-r));
+    sw_node_unref(ov, parent);
+}
+
+int sw_append_flush(SwOverlay *ov, SwHandle *handle, const SwCaller *caller, gboolean may_wait)
+{
+    SW_HOLD(&handle->lock);
+    if (!handle->pending || !handle->pending->len)
+        return 0;
+    if (ov->config->on_kill == SW_ON_KILL_COMMIT || !was_killed(ov, handle, caller->tid))
+        return publish_pending(ov, handle, may_wait);
+    put_aside(ov, handle, caller);
+    g_byte_array_set_size(handle->pending, 0);
+    return 0;
+}
+
+static void keep_piece(SwOverlay *ov, SwHandle *handle, const SwCaller *caller, const void *buf, gsize size)
 {
     if (!handle->pending)
         handle->pending = g_byte_array_new();
     g_byte_array_append(handle->pending, buf, size);
     handle->pending_since_us = ov->port->now_us(ov->port);
+    handle->pending_writer = sw_process_of(ov, caller->tid);
     sw_mutex_lock(&ov->lock);
     if (!g_slist_find(ov->appenders, handle))
         ov->appenders = g_slist_prepend(ov->appenders, handle);
     sw_mutex_unlock(&ov->lock);
 }
 
-ssize_t sw_append_write(SwOverlay *ov, SwHandle *handle, const void *buf, size_t size, gboolean may_wait)
+ssize_t sw_append_write(SwOverlay *ov, SwHandle *handle, const SwCaller *caller, const void *buf, size_t size,
+                        gboolean may_wait)
 {
     SW_HOLD(&handle->lock);
     gboolean more = size + PIECE_SLACK > __atomic_load_n(&ov->max_write, __ATOMIC_RELAXED);
     gsize waiting = handle->pending ? handle->pending->len : 0;
     if (more && waiting + size < RECORD_MAX) {
-        keep_piece(ov, handle, buf, size);
+        keep_piece(ov, handle, caller, buf, size);
         return size;
     }
     if (!waiting) {
@@ -178,18 +228,18 @@ int sw_append_truncate(SwOverlay *ov, SwHandle *handle, guint64 size)
 
 gint64 sw_append_tick(SwOverlay *ov, gint64 now)
 {
-    gint64 next = G_MAXINT64;
+    gint64 next = G_MAXINT64, apart = ov->config->append_interval_us;
     g_autoptr(GPtrArray) due = g_ptr_array_new();
     sw_mutex_lock(&ov->lock);
     for (GSList *at = ov->appenders; at; at = at->next) {
         SwHandle *handle = at->data;
         /* The lock order forbids waiting for a handle here; one that is busy is not due. */
         if (!sw_mutex_trylock(&handle->lock)) {
-            next = MIN(next, now + PIECES_APART_US);
-        } else if (handle->pending_since_us + PIECES_APART_US <= now) {
+            next = MIN(next, now + apart);
+        } else if (handle->pending_since_us + apart <= now) {
             g_ptr_array_add(due, handle);
         } else {
-            next = MIN(next, handle->pending_since_us + PIECES_APART_US);
+            next = MIN(next, handle->pending_since_us + apart);
             sw_mutex_unlock(&handle->lock);
         }
     }

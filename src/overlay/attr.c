@@ -176,7 +176,6 @@ static void remember_change(SwStage *stage, const SwChange *change)
 static int truncate_name(SwOverlay *ov, const SwCaller *caller, SwNode *node, guint64 size)
 {
     SwHandle *handle = NULL;
-    gboolean keep;
     struct stat st;
     gint64 attr_us;
     int r = sw_overlay_getattr(ov, caller, node, NULL, &st, &attr_us);
@@ -185,7 +184,7 @@ static int truncate_name(SwOverlay *ov, const SwCaller *caller, SwNode *node, gu
         return sw_overlay_setattr(ov, caller, node, NULL, &touch, TRUE, &st, &attr_us);
     }
     if (r == 0)
-        r = sw_overlay_open(ov, caller, node, O_WRONLY, &handle, &keep);
+        r = sw_overlay_open(ov, caller, node, O_WRONLY, &handle);
     if (r < 0)
         return r;
     SwChange cut = {.what = SW_SET_SIZE, .size = size};

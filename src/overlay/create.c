@@ -25,7 +25,6 @@ typedef struct {
 /* The name exists: what open(2) without O_EXCL does then.  The kernel takes whatever node the answer names. */
 static int create_existing(SwOverlay *ov, const Creating *c, SwEntry *ret_entry, SwHandle **ret_handle)
 {
-    gboolean keep;
     int r = sw_overlay_lookup(ov, c->caller, c->parent, c->name, ret_entry);
     if (r < 0)
         return r;
@@ -34,13 +33,13 @@ static int create_existing(SwOverlay *ov, const Creating *c, SwEntry *ret_entry,
     else if (!S_ISREG(ret_entry->st.st_mode))
         r = -ESTALE; /* a symbolic link or the like: the kernel has to walk it */
     else
-        r = sw_overlay_open(ov, c->caller, ret_entry->node, c->flags & ~O_CREAT, ret_handle, &keep);
+        r = sw_overlay_open(ov, c->caller, ret_entry->node, c->flags & ~O_CREAT, ret_handle);
     if (r == -ESTALE && S_ISREG(ret_entry->st.st_mode)) {
         sw_overlay_forget(ov, ret_entry->node, 1);
         r = sw_overlay_lookup(ov, c->caller, c->parent, c->name, ret_entry);
         if (r < 0)
             return r;
-        r = sw_overlay_open(ov, c->caller, ret_entry->node, c->flags & ~O_CREAT, ret_handle, &keep);
+        r = sw_overlay_open(ov, c->caller, ret_entry->node, c->flags & ~O_CREAT, ret_handle);
     }
     if (r < 0)
         sw_overlay_forget(ov, ret_entry->node, 1);

@@ -111,6 +111,7 @@ typedef enum {
 struct SwHandle {
     SwHandleKind kind;
     int flags;
+    SwCaching caching;
     SwNode *node;   /* counted */
     SwStage *stage; /* counted; STAGED only */
     SwCred cred;
@@ -119,6 +120,7 @@ struct SwHandle {
     SwIdentity id;       /* of `file` */
     GByteArray *pending; /* pieces of a record that is not complete yet */
     gint64 pending_since_us;
+    pid_t pending_writer; /* process */
 };
 
 /*
@@ -275,7 +277,11 @@ int sw_stage_execute(SwStage *stage, SwVerdict verdict, gboolean may_wait) G_GNU
 void sw_evidence_gather(SwStage *stage, pid_t tid, SwFlusher *ret_flusher, SwEvidence *ret_evidence);
 
 /* ---- append.c */
-ssize_t sw_append_write(SwOverlay *ov, SwHandle *handle, const void *buf, size_t size, gboolean may_wait);
+ssize_t sw_append_write(SwOverlay *ov, SwHandle *handle, const SwCaller *caller, const void *buf, size_t size,
+                        gboolean may_wait);
+/* As publish, for close(2): an incomplete record of a killed writer goes to salvage. */
+int sw_append_flush(SwOverlay *ov, SwHandle *handle, const SwCaller *caller,
+                    gboolean may_wait) G_GNUC_WARN_UNUSED_RESULT;
 int sw_append_publish(SwOverlay *ov, SwHandle *handle, gboolean may_wait) G_GNUC_WARN_UNUSED_RESULT;
 int sw_append_truncate(SwOverlay *ov, SwHandle *handle, guint64 size) G_GNUC_WARN_UNUSED_RESULT;
 gint64 sw_append_tick(SwOverlay *ov, gint64 now);

@@ -56,7 +56,7 @@ ssize_t sw_overlay_write(SwOverlay *ov, const SwCaller *caller, SwHandle *handle
         return write_stage(ov, caller, handle->stage, buf, size, offset, append && !mapped, mapped);
     case SW_HANDLE_APPEND:
         if (append && !mapped)
-            return sw_append_write(ov, handle, buf, size, may_wait);
+            return sw_append_write(ov, handle, caller, buf, size, may_wait);
         break;
     case SW_HANDLE_INPLACE:
         break;
@@ -217,7 +217,7 @@ int sw_overlay_flush(SwOverlay *ov, const SwCaller *caller, SwHandle *handle, gb
     if (handle->kind == SW_HANDLE_STAGED)
         return flush_stage(ov, caller, handle->stage, may_wait);
     if (handle->kind == SW_HANDLE_APPEND)
-        return sw_append_publish(ov, handle, may_wait);
+        return sw_append_flush(ov, handle, caller, may_wait);
     return 0;
 }
 

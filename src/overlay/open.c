@@ -27,7 +27,11 @@ SwHandle *sw_handle_new(SwOverlay *ov, const SwCaller *caller, SwNode *node, SwH
                         const SwIdentity *id)
 {
     SwHandle *handle = g_new0(SwHandle, 1);
-    *handle = (SwHandle){.kind = kind, .flags = flags, .node = node, .cred = caller->cred};
+    *handle = (SwHandle){.caching = kind == SW_HANDLE_APPEND ? SW_CACHE_NONE : SW_CACHE_DROP,
+                         .kind = kind,
+                         .flags = flags,
+                         .node = node,
+                         .cred = caller->cred};
     sw_mutex_init(&handle->lock);
     handle->file = file ? sw_file_ref(file) : NULL;
     if (id)
@@ -37,6 +41,11 @@ SwHandle *sw_handle_new(SwOverlay *ov, const SwCaller *caller, SwNode *node, SwH
     node->handles = g_slist_prepend(node->handles, handle);
     sw_mutex_unlock(&ov->lock);
     return handle;
+}
+
+SwCaching sw_handle_caching(const SwHandle *handle)
+{
+    return handle->caching;
 }
 
 SwHandle *sw_handle_new_staged(SwOverlay *ov, const SwCaller *caller, SwStage *stage, int flags)
@@ -151,7 +160,7 @@ static int open_version(SwOverlay *ov, Opening *opening, int flags, SwFile **ret
     return 0;
 }
 
-static int open_read(SwOverlay *ov, Opening *opening, SwHandle **ret_handle, gboolean *ret_keep)
+static int open_read(SwOverlay *ov, Opening *opening, SwHandle **ret_handle)
 {
     g_autoptr(SwFile) file = NULL;
     SwFound found;
@@ -159,8 +168,8 @@ static int open_read(SwOverlay *ov, Opening *opening, SwHandle **ret_handle, gbo
     if (r < 0)
         return r;
     SwIdentity id = {.ino = found.st.st_ino, .tag = found.tag};
-    *ret_keep = seen_before(ov, opening->node, &found.st);
     *ret_handle = sw_handle_new(ov, opening->caller, opening->node, SW_HANDLE_READ, opening->flags, file, &id);
+    (*ret_handle)->caching = seen_before(ov, opening->node, &found.st) ? SW_CACHE_KEEP : SW_CACHE_DROP;
     return 0;
 }
 
@@ -242,7 +251,7 @@ static int open_write(SwOverlay *ov, Opening *opening, SwHandle **ret_handle)
 }
 
 /* By the name that `opening` has. */
-static int open_named(SwOverlay *ov, Opening *opening, SwHandle **ret_handle, gboolean *ret_keep)
+static int open_named(SwOverlay *ov, Opening *opening, SwHandle **ret_handle)
 {
     const SwCaller *caller = opening->caller;
     gboolean hot;
@@ -255,8 +264,7 @@ static int open_named(SwOverlay *ov, Opening *opening, SwHandle **ret_handle, gb
     int r = sw_node_dir(ov, opening->parent, &opening->dir);
     if (r < 0)
         return r;
-    return sw_writes(opening->flags) ? open_write(ov, opening, ret_handle)
-                                     : open_read(ov, opening, ret_handle, ret_keep);
+    return sw_writes(opening->flags) ? open_write(ov, opening, ret_handle) : open_read(ov, opening, ret_handle);
 }
 
 static gboolean has_several_names(SwOverlay *ov, SwNode *node)
@@ -267,7 +275,7 @@ static gboolean has_several_names(SwOverlay *ov, SwNode *node)
     return several;
 }
 
-static int open_committed(SwOverlay *ov, Opening *opening, SwHandle **ret_handle, gboolean *ret_keep)
+static int open_committed(SwOverlay *ov, Opening *opening, SwHandle **ret_handle)
 {
     const SwCaller *caller = opening->caller;
     SwNode *node = opening->node;
@@ -281,7 +289,7 @@ static int open_committed(SwOverlay *ov, Opening *opening, SwHandle **ret_handle
     }
     if (!sw_node_first_name(ov, node, &opening->parent, &opening->name))
         return open_by_handle(ov, opening, ret_handle);
-    int r = open_named(ov, opening, ret_handle, ret_keep);
+    int r = open_named(ov, opening, ret_handle);
     /* Gone, but open elsewhere: served if this is a magic link; a walk by name will find out that it is gone. */
     return r == -ENOENT && open_by_handle(ov, opening, ret_handle) == 0 ? 0 : r;
 }
@@ -290,12 +298,11 @@ void sw_open_resolve(SwOverlay *ov, const SwCaller *caller, SwNode *from, SwNode
                      const char *name, int flags)
 {
     SwHandle *handle = NULL;
-    gboolean keep;
     Opening opening = {.caller = caller, .node = node, .flags = flags, .name = g_strdup(name), .parent = parent};
     sw_mutex_lock(&ov->lock);
     sw_node_ref_locked(parent);
     sw_mutex_unlock(&ov->lock);
-    int r = open_named(ov, &opening, &handle, &keep);
+    int r = open_named(ov, &opening, &handle);
     /* ESTALE: open_named has pinned where to go. */
     if (r != -ESTALE) {
         SwPin pin = {.from = from, .node = node, .parent = parent, .name = opening.name};
@@ -321,10 +328,8 @@ static int open_joining(SwOverlay *ov, const SwCaller *caller, SwStage *stage, i
     return 0;
 }
 
-int sw_overlay_open(SwOverlay *ov, const SwCaller *caller, SwNode *node, int flags, SwHandle **ret_handle,
-                    gboolean *ret_keep_cache)
+int sw_overlay_open(SwOverlay *ov, const SwCaller *caller, SwNode *node, int flags, SwHandle **ret_handle)
 {
-    *ret_keep_cache = FALSE;
     ov->port->become(ov->port, &caller->cred);
     SwPin pin = {0};
     gboolean pinned = sw_pin_take(ov, caller, node, &pin);
@@ -343,7 +348,7 @@ int sw_overlay_open(SwOverlay *ov, const SwCaller *caller, SwNode *node, int fla
         *ret_handle = sw_handle_new(ov, caller, node, SW_HANDLE_READ, flags, file, &pin.id);
         return 0;
     }
-    int r = open_committed(ov, &opening, ret_handle, ret_keep_cache);
+    int r = open_committed(ov, &opening, ret_handle);
     opening_clear(ov, &opening);
     return r;
 }

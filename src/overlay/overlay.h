@@ -120,9 +120,15 @@ int sw_overlay_statfs(SwOverlay *overlay, const SwCaller *caller, struct statvfs
 
 /* ---- files */
 
-/* *ret_keep_cache: the kernel's cached pages of this node are still true. */
-int sw_overlay_open(SwOverlay *overlay, const SwCaller *caller, SwNode *node, int flags, SwHandle **ret_handle,
-                    gboolean *ret_keep_cache) G_GNUC_WARN_UNUSED_RESULT;
+int sw_overlay_open(SwOverlay *overlay, const SwCaller *caller, SwNode *node, int flags,
+                    SwHandle **ret_handle) G_GNUC_WARN_UNUSED_RESULT;
+/* What the kernel may do with pages of the node for this handle. */
+typedef enum {
+    SW_CACHE_DROP, /* cache, but forget what was cached before */
+    SW_CACHE_KEEP, /* what was cached is still true */
+    SW_CACHE_NONE, /* nothing: the kernel does not know where an appended record goes */
+} SwCaching;
+SwCaching sw_handle_caching(const SwHandle *handle);
 int sw_overlay_create(SwOverlay *overlay, const SwCaller *caller, SwNode *parent, const char *name, mode_t mode,
                       int flags, SwEntry *ret_entry, SwHandle **ret_handle) G_GNUC_WARN_UNUSED_RESULT;
 /* O_TMPFILE below `parent`: a stage without a name until it is linked. */
