@@ -10,6 +10,7 @@
 
 #include <glib.h>
 #include <pthread.h>
+#include <time.h>
 
 typedef pthread_mutex_t SwMutex;
 
@@ -47,6 +48,17 @@ static inline SwMutex *sw_mutex_hold_(SwMutex *mutex)
 {
     pthread_mutex_lock(mutex);
     return mutex;
+}
+
+/* Waits at most `us` for a signal; may return early. */
+static inline void sw_cond_wait_us(pthread_cond_t *cond, SwMutex *mutex, gint64 us)
+{
+    struct timespec until;
+    clock_gettime(CLOCK_MONOTONIC, &until);
+    gint64 nsec = until.tv_nsec + us % G_USEC_PER_SEC * 1000;
+    until.tv_sec += us / G_USEC_PER_SEC + nsec / 1000000000;
+    until.tv_nsec = nsec % 1000000000;
+    pthread_cond_clockwait(cond, mutex, CLOCK_MONOTONIC, &until);
 }
 
 /* Holds the mutex until the end of the block. */

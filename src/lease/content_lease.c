@@ -47,7 +47,7 @@ struct SwContentLeases {
     gint sequence;
 
     /* protected by lock */
-    GMutex lock;
+    SwMutex lock;
     GHashTable *slots; /* key -> Slot */
     gint64 rival_us;   /* when another mount was last seen to hold any key */
 };
@@ -56,7 +56,7 @@ struct SwContentLease {
     SwContentLeases *leases;
     guint64 key;
     Slot *slot;
-    GCond turn; /* signalled when it comes to the head; with leases->lock */
+    pthread_cond_t turn; /* signalled when it comes to the head; with leases->lock */
     char name[17];
     char *text;
 };
@@ -80,7 +80,7 @@ SwContentLeases *sw_content_leases_new(SwPort *port, SwControl *control, int sou
     leases->port = port;
     leases->control = control;
     leases->slots = g_hash_table_new(g_int64_hash, g_int64_equal);
-    g_mutex_init(&leases->lock);
+    sw_mutex_init(&leases->lock);
     return leases;
 }
 
@@ -89,7 +89,7 @@ void sw_content_leases_free(SwContentLeases *leases)
     if (!leases)
         return;
     g_hash_table_unref(leases->slots);
-    g_mutex_clear(&leases->lock);
+    sw_mutex_clear(&leases->lock);
     g_free(leases);
 }
 
@@ -116,7 +116,7 @@ static void queue_leave_locked(SwContentLease *lease)
     g_queue_remove(&slot->leases, lease);
     head = g_queue_peek_head(&slot->leases);
     if (head) {
-        g_cond_signal(&head->turn);
+        pthread_cond_signal(&head->turn);
         return;
     }
     g_hash_table_remove(lease->leases->slots, &slot->key);
@@ -136,25 +136,25 @@ static int queue_join(SwContentLease *lease, const Wait *wait)
     SwContentLeases *leases = lease->leases;
     int r = 0;
 
-    g_mutex_lock(&leases->lock);
+    sw_mutex_lock(&leases->lock);
     lease->slot = slot_get_locked(leases, lease->key);
     g_queue_push_tail(&lease->slot->leases, lease);
     while (r == 0 && g_queue_peek_head(&lease->slot->leases) != lease) {
         r = wait_over(leases->port, wait);
         if (r == 0)
-            (void)g_cond_wait_until(&lease->turn, &leases->lock, g_get_monotonic_time() + QUEUE_SLICE_US);
+            sw_cond_wait_us(&lease->turn, &leases->lock, QUEUE_SLICE_US);
     }
     if (r < 0)
         queue_leave_locked(lease);
-    g_mutex_unlock(&leases->lock);
+    sw_mutex_unlock(&leases->lock);
     return r;
 }
 
 static void queue_leave(SwContentLease *lease)
 {
-    g_mutex_lock(&lease->leases->lock);
+    sw_mutex_lock(&lease->leases->lock);
     queue_leave_locked(lease);
-    g_mutex_unlock(&lease->leases->lock);
+    sw_mutex_unlock(&lease->leases->lock);
 }
 
 /* Where other mounts have been seen, a queue that has gone on for long makes room: they poll, and never queue. */
@@ -164,12 +164,12 @@ static void yield_to_rivals(SwContentLease *lease)
     gint64 now_us = leases->port->now_us(leases->port);
     gboolean yield;
 
-    g_mutex_lock(&leases->lock);
+    sw_mutex_lock(&leases->lock);
     yield = lease->slot->run_us > 0 && now_us - lease->slot->run_us > RUN_US && leases->rival_us > 0 &&
             now_us - leases->rival_us < RIVAL_US;
     if (yield || lease->slot->run_us == 0)
         lease->slot->run_us = now_us;
-    g_mutex_unlock(&leases->lock);
+    sw_mutex_unlock(&leases->lock);
     if (yield)
         leases->port->sleep_us(leases->port, YIELD_US);
 }
@@ -179,10 +179,10 @@ static void saw_rival(SwContentLease *lease)
     SwContentLeases *leases = lease->leases;
     gint64 now_us = leases->port->now_us(leases->port);
 
-    g_mutex_lock(&leases->lock);
+    sw_mutex_lock(&leases->lock);
     leases->rival_us = now_us;
     lease->slot->run_us = 0;
-    g_mutex_unlock(&leases->lock);
+    sw_mutex_unlock(&leases->lock);
 }
 
 /* ---- breaking [P14] */
@@ -374,7 +374,7 @@ static int compete(SwContentLease *lease, Wait *wait)
 
 static void lease_free(SwContentLease *lease)
 {
-    g_cond_clear(&lease->turn);
+    pthread_cond_destroy(&lease->turn);
     g_free(lease->text);
     g_free(lease);
 }
@@ -387,7 +387,7 @@ static SwContentLease *lease_new(SwContentLeases *leases, guint64 key, const SwL
     lease->key = key;
     g_snprintf(lease->name, sizeof lease->name, "%016" G_GINT64_MODIFIER "x", key);
     lease->text = make_text(leases, intent);
-    g_cond_init(&lease->turn);
+    pthread_cond_init(&lease->turn, NULL);
     return lease;
 }
 

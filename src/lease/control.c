@@ -196,7 +196,7 @@ static SwControl *control_new(SwPort *port, const char *source_path, const SwCon
     for (guint i = 0; i < SW_STAGE_DIRS; i++)
         control->stages[i] = -1;
     read_machine_text(port, "/proc/sys/kernel/random/boot_id", control->boot_id, sizeof control->boot_id);
-    g_mutex_init(&control->lock);
+    sw_mutex_init(&control->lock);
     return control;
 }
 
@@ -272,7 +272,7 @@ void sw_control_close(SwControl *control)
     sw_fd_close(port, &control->hosts);
     sw_fd_close(port, &control->dir);
     sw_fd_close(port, &control->source);
-    g_mutex_clear(&control->lock);
+    sw_mutex_clear(&control->lock);
     g_free(control->source_path);
     g_free(control);
 }

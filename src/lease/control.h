@@ -53,6 +53,14 @@ int sw_control_dir(SwControl *control); /* of .safewritefs itself */
 int sw_control_salvage(SwControl *control, guint worker, const char *name, const SwSalvageInfo *info,
                        const SwCred *cred) G_GNUC_WARN_UNUSED_RESULT;
 
+/*
+ * Leaves a note beside stage `name` of what it holds, for whoever finds it after a crash: its path above all.  As
+ * `cred`.  To be forgotten before the stage is committed; sw_control_salvage does so by itself.
+ */
+int sw_control_describe(SwControl *control, guint worker, const char *name, const SwSalvageInfo *info,
+                        const SwCred *cred) G_GNUC_WARN_UNUSED_RESULT;
+void sw_control_forget_description(SwControl *control, guint worker, const char *name, const SwCred *cred);
+
 /* Drops what salvage holds over its bounds in size and age, oldest first. */
 void sw_control_trim_salvage(SwControl *control);
 

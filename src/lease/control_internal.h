@@ -11,10 +11,14 @@
  * salvage.c        entries: put, scan, trim
  */
 
+#include "../core/base.h"
 #include "control.h"
 
 #define SW_HOSTS_MAX 10000  /* entries of hosts/ and leases/ that are looked at in one go */
 #define SW_STAGES_MAX 10000 /* of one stage directory; the rest comes in the next round */
+
+/* Suffix of the note beside a stage. */
+#define SW_DESCRIPTION ".info"
 
 /* A boot id that no kernel gives: of mounts that cannot be told dead by their record's lock. */
 #define SW_NO_BOOT_ID "00000000-0000-0000-0000-000000000000"
@@ -41,7 +45,7 @@ struct SwControl {
     gint trimming; /* somebody is at it */
 
     /* protected by lock */
-    GMutex lock;
+    SwMutex lock;
     guint puts;        /* since the last trim */
     guint64 salvaged;  /* bytes found by the last trim, and put since */
     gint64 trimmed_us; /* when that was */

@@ -126,21 +126,61 @@ static int drop_leases_of(SwControl *control, const char *host_id)
 
 /* ---- stages of the dead */
 
+/* The note its owner left beside the stage, if it is one; *ret_info is to be cleared. */
+static gboolean read_description(SwPort *port, int dirfd, const char *file, uid_t owner, SwSalvageInfo *ret_info)
+{
+    g_autofree char *text = NULL;
+    struct stat st;
+
+    if (sw_port_read_file(port, dirfd, file, SW_RECORD_MAX, &text, &st) < 0 || st.st_uid != owner)
+        return FALSE;
+    return sw_salvage_info_parse(text, strlen(text), ret_info) == 0;
+}
+
+static int evacuate_file(SwControl *control, int dirfd, const char *name, const struct stat *st, const char *host_id,
+                         const char *reason)
+{
+    SwPort *port = control->port;
+    g_autofree char *note = g_strconcat(name, SW_DESCRIPTION, NULL);
+    SwCred owner = {.uid = st->st_uid, .gid = st->st_gid};
+    SwSalvageInfo known = {0};
+    gboolean described = read_description(port, dirfd, note, st->st_uid, &known);
+    SwSalvageInfo info = {.path = described ? known.path : (char *)"", .reason = (char *)reason};
+    int r;
+
+    info.command = described ? known.command : (char *)"";
+    info.pid = known.pid;
+    info.synced = known.synced;
+    r = sw_salvage_put(control, dirfd, name, host_id, &info, &owner);
+    if (r == 0)
+        (void)port->unlinkat(port, dirfd, note, 0);
+    sw_salvage_info_clear(&known);
+    return r;
+}
+
+/* A note without its stage: that was committed, or goes to salvage first. */
+static int evacuate_description(SwControl *control, int dirfd, const char *note)
+{
+    g_autofree char *name = g_strndup(note, strlen(note) - strlen(SW_DESCRIPTION));
+    struct stat st;
+
+    if (control->port->statat(control->port, dirfd, name, &st) == 0)
+        return 0;
+    return control->port->unlinkat(control->port, dirfd, note, 0);
+}
+
 static int evacuate_stage(SwControl *control, int dirfd, const char *name, const char *host_id, const char *reason)
 {
     SwPort *port = control->port;
-    SwSalvageInfo info = {.path = (char *)"", .reason = (char *)reason, .command = (char *)""};
     struct stat st;
-    SwCred owner = {0};
     int r = port->statat(port, dirfd, name, &st);
 
-    if (r == 0 && S_ISREG(st.st_mode)) {
-        owner.uid = st.st_uid;
-        owner.gid = st.st_gid;
-        r = sw_salvage_put(control, dirfd, name, host_id, &info, &owner);
-    } else if (r == 0) {
+    if (r == 0 && S_ISREG(st.st_mode) && g_str_has_suffix(name, SW_DESCRIPTION))
+        r = evacuate_description(control, dirfd, name);
+    else if (r == 0 && S_ISREG(st.st_mode))
+        r = evacuate_file(control, dirfd, name, &st, host_id, reason);
+    else if (r == 0)
         r = sw_salvage_junk(control, dirfd, name);
-    }
     return r == -ENOENT ? 0 : r;
 }
 

@@ -349,11 +349,11 @@ static void trim(SwControl *control)
     drop_aged(control, &all);
     count_entries(&all);
     drop_excess(control, &all);
-    g_mutex_lock(&control->lock);
+    sw_mutex_lock(&control->lock);
     control->salvaged = all.bytes + MIN(all.newest, control->salvage_max / 2);
     control->puts = 0;
     control->trimmed_us = control->port->now_us(control->port);
-    g_mutex_unlock(&control->lock);
+    sw_mutex_unlock(&control->lock);
     g_array_free(all.holders, TRUE);
     g_ptr_array_unref(all.entries);
 }
@@ -372,12 +372,12 @@ static void count_put(SwControl *control, guint64 size)
     gint64 now_us = control->port->now_us(control->port);
     gboolean due;
 
-    g_mutex_lock(&control->lock);
+    sw_mutex_lock(&control->lock);
     control->puts++;
     control->salvaged += size;
     due = control->puts >= TRIM_PUTS || control->salvaged > control->salvage_max ||
           now_us - control->trimmed_us > TRIM_INTERVAL_US;
-    g_mutex_unlock(&control->lock);
+    sw_mutex_unlock(&control->lock);
     if (due)
         sw_control_trim_salvage(control);
 }
@@ -497,5 +497,38 @@ int sw_salvage_junk(SwControl *control, int dirfd, const char *name)
 int sw_control_salvage(SwControl *control, guint worker, const char *name, const SwSalvageInfo *info,
                        const SwCred *cred)
 {
-    return sw_salvage_put(control, sw_control_stage_dir(control, worker), name, control->id, info, cred);
+    int r = sw_salvage_put(control, sw_control_stage_dir(control, worker), name, control->id, info, cred);
+
+    sw_control_forget_description(control, worker, name, cred);
+    (void)control->port->become(control->port, NULL);
+    return r;
+}
+
+int sw_control_describe(SwControl *control, guint worker, const char *name, const SwSalvageInfo *info,
+                        const SwCred *cred)
+{
+    SwPort *port = control->port;
+    g_autofree char *file = entry_file(name, SW_DESCRIPTION);
+    g_autofree char *text = sw_salvage_info_format(info);
+    int r = port->become(port, cred);
+    int fd = r < 0 ? r : port->openat(port, control->stages[worker], file, O_WRONLY | O_CREAT | O_EXCL, 0600);
+
+    if (fd >= 0) {
+        r = sw_port_write_all(port, fd, text, strlen(text), 0);
+        if (r == 0)
+            r = port->fsync(port, fd, FALSE);
+        (void)port->close(port, fd);
+    }
+    (void)port->become(port, NULL);
+    return fd < 0 ? fd : r;
+}
+
+void sw_control_forget_description(SwControl *control, guint worker, const char *name, const SwCred *cred)
+{
+    SwPort *port = control->port;
+    g_autofree char *file = entry_file(name, SW_DESCRIPTION);
+
+    if (port->become(port, cred) == 0)
+        (void)port->unlinkat(port, control->stages[worker], file, 0);
+    (void)port->become(port, NULL);
 }

@@ -23,38 +23,8 @@
 /* An edit that meets so many new versions in a row is starved; report it instead of spinning. */
 #define EDIT_TRIES 1000
 
-typedef struct {
-    SwFile *dir;
-    SwNode *parent;
-    char *name;
-} Target;
-
-static void target_clear(SwStage *stage, Target *target)
-{
-    sw_node_unref(stage->overlay, target->parent);
-    sw_file_unref(target->dir);
-    g_free(target->name);
-}
-
-static int target_find(SwStage *stage, Target *target)
-{
-    SwOverlay *ov = stage->overlay;
-    sw_mutex_lock(&ov->lock);
-    if (stage->parent) {
-        target->parent = stage->parent;
-        sw_node_ref_locked(target->parent);
-        target->name = g_strdup(stage->name);
-    }
-    sw_mutex_unlock(&ov->lock);
-    if (!target->parent)
-        return -ENOENT;
-    ov->port->become(ov->port, &stage->cred);
-    int r = sw_node_dir(ov, target->parent, &target->dir);
-    return r == -ESTALE ? -ENOENT : r;
-}
-
 /* Another chmod, chown or ACL came to the replaced file since it was copied: the newest counts (C17). */
-static int recarry(SwStage *stage, const Target *target)
+static int recarry(SwStage *stage, const SwTarget *target)
 {
     SwPort *port = stage->overlay->port;
     SwFound now;
@@ -71,7 +41,7 @@ static int recarry(SwStage *stage, const Target *target)
     return sw_stage_carry(stage, target->dir->fd, target->name, &now.st, stage->file->fd);
 }
 
-static int prepare(SwStage *stage, const Target *target)
+static int prepare(SwStage *stage, const SwTarget *target)
 {
     SwOverlay *ov = stage->overlay;
     SwPort *port = ov->port;
@@ -89,7 +59,7 @@ static int prepare(SwStage *stage, const Target *target)
 
 /* The file of another owner cannot be renamed out of the sticky stage directory by the writer: the daemon does it,
  * after asking whether the writer might. */
-static int rename_out(SwStage *stage, const Target *target, guint flags)
+static int rename_out(SwStage *stage, const SwTarget *target, guint flags)
 {
     SwOverlay *ov = stage->overlay;
     SwPort *port = ov->port;
@@ -113,7 +83,7 @@ static int rename_out(SwStage *stage, const Target *target, guint flags)
 }
 
 /* The node takes the identity under which it will be found, before others can find it; back when it failed. */
-static int publish(SwStage *stage, const Target *target, guint flags)
+static int publish(SwStage *stage, const SwTarget *target, guint flags)
 {
     SwOverlay *ov = stage->overlay;
     SwFound found;
@@ -132,10 +102,11 @@ static int publish(SwStage *stage, const Target *target, guint flags)
     return r;
 }
 
-static void committed(SwStage *stage, const Target *target)
+static void committed(SwStage *stage, const SwTarget *target)
 {
     SwOverlay *ov = stage->overlay;
     gint64 now = ov->port->now_us(ov->port);
+    sw_stage_forget_description(stage);
     stage->claimed = FALSE;
     stage->published_us = now;
     stage->trial = (SwTrial){.opener = stage->trial.opener, .writer = stage->trial.writer};
@@ -192,7 +163,7 @@ static int merge(SwStage *stage, int current, const SwFound *now, int to)
 }
 
 /* The version opened is not current any more: the stage becomes a copy of the current one with the edits applied. */
-static int rebase(SwStage *stage, const Target *target, const SwFound *now)
+static int rebase(SwStage *stage, const SwTarget *target, const SwFound *now)
 {
     SwOverlay *ov = stage->overlay;
     SwPort *port = ov->port;
@@ -204,6 +175,7 @@ static int rebase(SwStage *stage, const Target *target, const SwFound *now)
     }
     if (current < 0)
         return current;
+    sw_stage_forget_description(stage);
     guint old_worker = stage->worker;
     g_autofree char *old_name = g_strdup(stage->stage_name);
     int fd, r = sw_stage_new_name(stage, 0600, &fd);
@@ -228,7 +200,7 @@ static int rebase(SwStage *stage, const Target *target, const SwFound *now)
  * Rewriters do not take the lease (C9), so one may slip in between the look and the rename.  An exchange shows what was
  * replaced: if it is not what the edit was made over, the edit is made again over that.  1: again; 0: done.
  */
-static int publish_edit(SwStage *stage, const Target *target, const SwFound *over)
+static int publish_edit(SwStage *stage, const SwTarget *target, const SwFound *over)
 {
     SwOverlay *ov = stage->overlay;
     int stage_dir = sw_control_stage_dir(ov->control, stage->worker);
@@ -251,7 +223,7 @@ static int publish_edit(SwStage *stage, const Target *target, const SwFound *ove
     return 0;
 }
 
-static int edit_once(SwStage *stage, const Target *target, const SwFound *seen)
+static int edit_once(SwStage *stage, const SwTarget *target, const SwFound *seen)
 {
     SwFound now;
     int r = sw_look(stage->overlay, target->dir->fd, target->name, &now, NULL);
@@ -269,7 +241,7 @@ static int edit_once(SwStage *stage, const Target *target, const SwFound *seen)
     return publish_edit(stage, target, &now);
 }
 
-static int commit_edit(SwStage *stage, const Target *target, gboolean may_wait)
+static int commit_edit(SwStage *stage, const SwTarget *target, gboolean may_wait)
 {
     SwOverlay *ov = stage->overlay;
     for (guint tries = 0; tries < EDIT_TRIES; tries++) {
@@ -301,8 +273,8 @@ int sw_stage_commit(SwStage *stage, guint rename_flags, gboolean may_wait)
         return 0;
     if (stage->overlay->network && !may_wait)
         return -EINPROGRESS;
-    Target target = {0};
-    int r = target_find(stage, &target);
+    SwTarget target = {0};
+    int r = sw_target_find(stage, &target);
     if (r == 0)
         r = prepare(stage, &target);
     if (r == 0)
@@ -310,65 +282,11 @@ int sw_stage_commit(SwStage *stage, guint rename_flags, gboolean may_wait)
                                          : publish(stage, &target, rename_flags);
     if (r == 0)
         committed(stage, &target);
-    target_clear(stage, &target);
+    sw_target_clear(stage, &target);
     return r;
 }
 
-/* ---- other ends */
-
-static void put_aside(SwStage *stage, const char *reason)
-{
-    SwOverlay *ov = stage->overlay;
-    SwPort *port = ov->port;
-    char comm[64] = "";
-    pid_t pid = stage->trial.writer ? stage->trial.writer : stage->trial.opener;
-    if (pid)
-        port->comm(port, pid, comm, sizeof comm);
-    sw_mutex_lock(&ov->lock);
-    g_autofree char *path = sw_node_path_locked(stage->parent, stage->name ? stage->name : "");
-    sw_mutex_unlock(&ov->lock);
-    SwSalvageInfo info = {.path = path, .reason = (char *)reason, .command = comm, .pid = pid};
-    info.synced = stage->synced;
-    int r = sw_control_salvage(ov->control, stage->worker, stage->stage_name, &info, &stage->cred);
-    port->become(port, &stage->cred);
-    if (r < 0)
-        sw_note(ov, SW_NOTE_WARNING, "%s: what %s (pid %d) wrote could not be moved to salvage: %s", path, comm, pid,
-                g_strerror(-r));
-    else
-        sw_note(ov, SW_NOTE_INFO, "%s: not committed (%s), what %s (pid %d) wrote is in salvage", path, reason, comm,
-                pid);
-}
-
-static void drop_claim(SwStage *stage)
-{
-    Target target = {0};
-    if (target_find(stage, &target) == 0)
-        sw_ignore(sw_control_drop_claim(stage->overlay->control, target.dir->fd, target.name, TRUE, &stage->cred));
-    stage->claimed = FALSE;
-    target_clear(stage, &target);
-}
-
-void sw_stage_discard(SwStage *stage, const char *reason, int gone_error)
-{
-    SwOverlay *ov = stage->overlay;
-    if (stage->state != SW_STAGE_OPEN)
-        return;
-    ov->port->become(ov->port, &stage->cred);
-    if (stage->materialised && reason && (stage->trial.has_bytes || stage->synced))
-        put_aside(stage, reason);
-    else if (stage->materialised)
-        ov->port->unlinkat(ov->port, sw_control_stage_dir(ov->control, stage->worker), stage->stage_name, 0);
-    if (stage->claimed)
-        drop_claim(stage);
-    stage->gone_error = gone_error;
-    sw_mutex_lock(&ov->lock);
-    stage->state = SW_STAGE_GONE;
-    stage->everyone = stage->quiet = FALSE;
-    sw_pending_remove_locked(ov, stage);
-    SwStage *was = g_steal_pointer(&stage->node->stage);
-    sw_mutex_unlock(&ov->lock);
-    sw_stage_unref(was);
-}
+/* ---- acting on a verdict */
 
 static int commit_or_discard(SwStage *stage, gboolean may_wait)
 {

@@ -90,6 +90,7 @@ struct SwStage {
     SwRanges ranges;       /* S: what an edit wrote */
     SwTrial trial;         /* S */
     gboolean synced;       /* S: fsync was called: never thrown away */
+    gboolean described;    /* S: a note lies beside the stage file */
     gboolean mtime_set, mode_set, owner_set; /* S: set by the program (C8) */
     gboolean claimed;                        /* S: our claim stands at the name (C12) */
     gboolean read_write;                     /* S: some handle could have made a shared mapping */
@@ -266,10 +267,24 @@ ssize_t sw_stage_write(SwStage *stage, const SwCaller *caller, const void *buf, 
 int sw_stage_truncate(SwStage *stage, const SwCaller *caller, guint64 size) G_GNUC_WARN_UNUSED_RESULT;
 int sw_stage_stat(SwStage *stage, struct stat *ret_st) G_GNUC_WARN_UNUSED_RESULT;
 
-/* ---- commit.c; S held for all */
-int sw_stage_commit(SwStage *stage, guint rename_flags, gboolean may_wait) G_GNUC_WARN_UNUSED_RESULT;
+/* ---- discard.c; S held for all */
+/* The name that a stage would be committed under. */
+typedef struct {
+    SwFile *dir;    /* counted */
+    SwNode *parent; /* counted */
+    char *name;
+} SwTarget;
+/* Acts as the stage's owner from here on.  -ENOENT: no name, or no such directory any more. */
+int sw_target_find(SwStage *stage, SwTarget *target) G_GNUC_WARN_UNUSED_RESULT;
+void sw_target_clear(SwStage *stage, SwTarget *target);
 /* Ends the stage without a commit; what it holds goes to salvage under `reason` (NULL: dropped). */
 void sw_stage_discard(SwStage *stage, const char *reason, int gone_error);
+/* Leaves a note of what the stage holds, for the time after a crash. */
+void sw_stage_describe(SwStage *stage);
+void sw_stage_forget_description(SwStage *stage);
+
+/* ---- commit.c; S held for all */
+int sw_stage_commit(SwStage *stage, guint rename_flags, gboolean may_wait) G_GNUC_WARN_UNUSED_RESULT;
 /* Acts on a verdict: commit, discard or nothing. */
 int sw_stage_execute(SwStage *stage, SwVerdict verdict, gboolean may_wait) G_GNUC_WARN_UNUSED_RESULT;
 

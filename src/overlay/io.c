@@ -158,6 +158,15 @@ off_t sw_overlay_lseek(SwOverlay *ov, SwHandle *handle, off_t offset, int whence
     return ov->port->lseek(ov->port, file->fd, offset, whence);
 }
 
+/* S held.  From here on the bytes survive anything, so it is noted what they are (C7). */
+static void mark_synced(SwStage *stage)
+{
+    if (stage->synced || stage->state != SW_STAGE_OPEN || !stage->materialised || !stage->trial.has_bytes)
+        return;
+    stage->synced = TRUE;
+    sw_stage_describe(stage);
+}
+
 int sw_overlay_fsync(SwOverlay *ov, const SwCaller *caller, SwHandle *handle, gboolean data_only, gboolean may_wait)
 {
     (void)caller;
@@ -177,7 +186,7 @@ int sw_overlay_fsync(SwOverlay *ov, const SwCaller *caller, SwHandle *handle, gb
     SW_HOLD(&stage->lock);
     if (stage->state == SW_STAGE_GONE)
         return -stage->gone_error;
-    stage->synced |= stage->trial.has_bytes;
+    mark_synced(stage);
     if (ov->config->fsync == SW_FSYNC_PUBLISH && stage->state == SW_STAGE_OPEN && stage->trial.dirty && stage->parent &&
         stage->klass != SW_CLASS_PRIVATE)
         r = sw_stage_commit(stage, 0, TRUE);

@@ -1,0 +1,119 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * Where a stage would go, and what becomes of one that does not go there: salvage, or nothing.
+ */
+#include "internal.h"
+
+#include <errno.h>
+#include <string.h>
+
+void sw_target_clear(SwStage *stage, SwTarget *target)
+{
+    sw_node_unref(stage->overlay, target->parent);
+    sw_file_unref(target->dir);
+    g_free(target->name);
+}
+
+int sw_target_find(SwStage *stage, SwTarget *target)
+{
+    SwOverlay *ov = stage->overlay;
+    sw_mutex_lock(&ov->lock);
+    if (stage->parent) {
+        target->parent = stage->parent;
+        sw_node_ref_locked(target->parent);
+        target->name = g_strdup(stage->name);
+    }
+    sw_mutex_unlock(&ov->lock);
+    if (!target->parent)
+        return -ENOENT;
+    ov->port->become(ov->port, &stage->cred);
+    int r = sw_node_dir(ov, target->parent, &target->dir);
+    return r == -ESTALE ? -ENOENT : r;
+}
+
+/* What the stage holds, as salvage tells it; `comm` (of 64 bytes) keeps the command. */
+static SwSalvageInfo describe(SwStage *stage, const char *reason, char *comm, char **path)
+{
+    SwOverlay *ov = stage->overlay;
+    pid_t pid = stage->trial.writer ? stage->trial.writer : stage->trial.opener;
+    *comm = '\0';
+    if (pid)
+        ov->port->comm(ov->port, pid, comm, 64);
+    sw_mutex_lock(&ov->lock);
+    *path = sw_node_path_locked(stage->parent, stage->name ? stage->name : "");
+    sw_mutex_unlock(&ov->lock);
+    return (SwSalvageInfo){
+        .path = *path, .reason = (char *)reason, .command = comm, .pid = pid, .synced = stage->synced};
+}
+
+void sw_stage_describe(SwStage *stage)
+{
+    SwOverlay *ov = stage->overlay;
+    g_autofree char *path = NULL;
+    char comm[64];
+    SwSalvageInfo info = describe(stage, "crashed", comm, &path);
+    info.host_id = (char *)sw_control_host_id(ov->control);
+    int r = sw_control_describe(ov->control, stage->worker, stage->stage_name, &info, &stage->cred);
+    ov->port->become(ov->port, &stage->cred);
+    stage->described = r == 0;
+    if (r < 0)
+        sw_note(ov, SW_NOTE_INFO, "%s: synced, but not noted where it belongs: %s", path, g_strerror(-r));
+}
+
+void sw_stage_forget_description(SwStage *stage)
+{
+    SwOverlay *ov = stage->overlay;
+    if (stage->described)
+        sw_control_forget_description(ov->control, stage->worker, stage->stage_name, &stage->cred);
+    stage->described = FALSE;
+    ov->port->become(ov->port, &stage->cred);
+}
+
+static void put_aside(SwStage *stage, const char *reason)
+{
+    SwOverlay *ov = stage->overlay;
+    g_autofree char *path = NULL;
+    char comm[64];
+    SwSalvageInfo info = describe(stage, reason, comm, &path);
+    int r = sw_control_salvage(ov->control, stage->worker, stage->stage_name, &info, &stage->cred);
+    ov->port->become(ov->port, &stage->cred);
+    stage->described = FALSE;
+    if (r < 0)
+        sw_note(ov, SW_NOTE_WARNING, "%s: what %s (pid %d) wrote could not be moved to salvage: %s", path, comm,
+                (int)info.pid, g_strerror(-r));
+    else
+        sw_note(ov, SW_NOTE_INFO, "%s: not committed (%s), what %s (pid %d) wrote is in salvage", path, reason, comm,
+                (int)info.pid);
+}
+
+static void drop_claim(SwStage *stage)
+{
+    SwTarget target = {0};
+    if (sw_target_find(stage, &target) == 0)
+        sw_ignore(sw_control_drop_claim(stage->overlay->control, target.dir->fd, target.name, TRUE, &stage->cred));
+    stage->claimed = FALSE;
+    sw_target_clear(stage, &target);
+}
+
+void sw_stage_discard(SwStage *stage, const char *reason, int gone_error)
+{
+    SwOverlay *ov = stage->overlay;
+    if (stage->state != SW_STAGE_OPEN)
+        return;
+    ov->port->become(ov->port, &stage->cred);
+    if (stage->materialised && reason && (stage->trial.has_bytes || stage->synced))
+        put_aside(stage, reason);
+    else if (stage->materialised)
+        ov->port->unlinkat(ov->port, sw_control_stage_dir(ov->control, stage->worker), stage->stage_name, 0);
+    sw_stage_forget_description(stage);
+    if (stage->claimed)
+        drop_claim(stage);
+    stage->gone_error = gone_error;
+    sw_mutex_lock(&ov->lock);
+    stage->state = SW_STAGE_GONE;
+    stage->everyone = stage->quiet = FALSE;
+    sw_pending_remove_locked(ov, stage);
+    SwStage *was = g_steal_pointer(&stage->node->stage);
+    sw_mutex_unlock(&ov->lock);
+    sw_stage_unref(was);
+}
