@@ -187,6 +187,13 @@ static void saw_rival(SwContentLease *lease)
 
 /* ---- breaking [P14] */
 
+static gboolean link_says(SwPort *port, int dirfd, const char *name, const char *expected)
+{
+    g_autofree char *text = NULL;
+
+    return sw_read_link(port, dirfd, name, &text) == 0 && strcmp(text, expected) == 0;
+}
+
 /* A text that names us and no other hold of ours. */
 static char *make_text(SwContentLeases *leases, const SwLeaseText *intent)
 {
@@ -359,6 +366,9 @@ static int compete(SwContentLease *lease, Wait *wait)
         if (is_fenced(control))
             return -ESTALE;
         r = port->symlinkat(port, lease->text, control->leases, lease->name);
+        /* Made, and the reply was lost. */
+        if (r < 0 && r != -EEXIST && link_says(port, control->leases, lease->name, lease->text))
+            return 0;
         if (r != -EEXIST)
             return r;
         r = meet_holder(lease, wait);
@@ -439,13 +449,6 @@ int sw_content_lease_intend(SwContentLease *lease, const SwLeaseText *intent)
     return 0;
 }
 
-static gboolean link_says(SwPort *port, int dirfd, const char *name, const char *expected)
-{
-    g_autofree char *text = NULL;
-
-    return sw_read_link(port, dirfd, name, &text) == 0 && strcmp(text, expected) == 0;
-}
-
 /* [P13] */
 static int let_go(SwContentLease *lease)
 {
@@ -461,10 +464,10 @@ static int let_go(SwContentLease *lease)
     r = port->renameat(port, control->leases, lease->name, control->released, name, 0);
     if (r == -ENOENT) /* ours no more; or done, and the reply was lost */
         return link_says(port, control->released, name, lease->text) ? 0 : -ESTALE;
-    /* No room for a name.  Should even this fail, the next one here who wants it finds it abandoned. */
-    if ((r == -ENOSPC || r == -EDQUOT) && link_says(port, control->leases, lease->name, lease->text))
-        r = port->unlinkat(port, control->leases, lease->name, 0);
-    return r;
+    /* No room for a name, or a fault.  Should even this fail, the next one here who wants it finds it abandoned. */
+    if (r < 0 && link_says(port, control->leases, lease->name, lease->text))
+        return port->unlinkat(port, control->leases, lease->name, 0);
+    return r < 0 && link_says(port, control->released, name, lease->text) ? 0 : r;
 }
 
 int sw_content_lease_release(SwContentLease *lease)

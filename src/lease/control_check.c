@@ -353,10 +353,11 @@ static int write_format(SwControl *control)
     if (r == 0)
         r = port->fsync(port, fd, FALSE);
     sw_fd_close(port, &fd);
-    if (r == 0)
+    if (r == 0) {
         r = port->linkat(port, control->dir, name, control->dir, FORMAT_NAME);
-    if (r < 0 && r != -EEXIST) /* no hard links there; a second writer's text would be the same */
-        r = port->renameat(port, control->dir, name, control->dir, FORMAT_NAME, 0);
+        if (r < 0 && r != -EEXIST) /* no hard links there; a second writer's text would be the same */
+            r = port->renameat(port, control->dir, name, control->dir, FORMAT_NAME, 0);
+    }
     (void)port->unlinkat(port, control->dir, name, 0);
     return r == -EEXIST ? 0 : r;
 }

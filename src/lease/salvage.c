@@ -472,6 +472,9 @@ int sw_salvage_put(SwControl *control, int dirfd, const char *name, const char *
     r = write_info(control, entry, text, info->synced, &owner);
     if (r == 0)
         r = move_data(control, dirfd, name, entry, &st, &owner);
+    /* A move whose reply was lost has been done: what is in salvage then is all that is left of the bytes. */
+    if (r < 0 && port->statat(port, dirfd, name, &st) == -ENOENT)
+        r = is_salvaged(control, entry, &st) ? 0 : r;
     if (r < 0)
         (void)sw_salvage_drop(port, control->salvage, entry);
     else

@@ -116,6 +116,7 @@ static void committed(SwStage *stage, const SwTarget *target)
     stage->everyone = stage->quiet = FALSE;
     sw_node_add_name_locked(ov, stage->node, target->parent, target->name);
     sw_pending_remove_locked(ov, stage);
+    sw_lingering_add_locked(ov, stage);
     SwStage *was = g_steal_pointer(&stage->node->stage);
     sw_mutex_unlock(&ov->lock);
     sw_stage_unref(was);

@@ -177,6 +177,7 @@ struct SwOverlay {
     GQueue dirs;         /* L: nodes with a descriptor, most recently used first */
     GSList *appenders;   /* L: APPEND handles with a pending record */
     guint64 stage_seq;   /* L */
+    GSList *lingering;   /* L: committed stages that some handle may still write, counted */
 };
 
 /* ---- files.c */
@@ -222,6 +223,13 @@ gboolean sw_pending_below_locked(SwOverlay *ov, SwNode *dir);
 GPtrArray *sw_pending_names(SwOverlay *ov, const SwCaller *caller, SwNode *dir);
 gboolean sw_family_has(SwOverlay *ov, SwStage *stage, pid_t tid);
 pid_t sw_process_of(SwOverlay *ov, pid_t tid); /* thread group, or `tid` itself */
+
+/* A committed stage with open handles goes with its file: renamed with it, or without a name when it is unlinked. */
+void sw_lingering_add_locked(SwOverlay *ov, SwStage *stage);
+void sw_lingering_remove_locked(SwOverlay *ov, SwStage *stage);
+void sw_lingering_rename(SwOverlay *ov, SwNode *old_parent, const char *old_name, SwNode *new_parent,
+                         const char *new_name);
+void sw_lingering_unlink(SwOverlay *ov, SwNode *parent, const char *name);
 
 /* ---- pins.c */
 /* Leads to `node`; with `file`, `handle` (taken over) or `error` the open is decided already. */

@@ -246,8 +246,8 @@ static int release_stage(SwOverlay *ov, SwHandle *handle, gboolean may_wait)
             sw_stage_discard(stage, NULL, ENOENT); /* nothing was written: the name keeps what it has (C8) */
     }
     sw_mutex_lock(&ov->lock);
-    if (sw_writes(handle->flags))
-        stage->n_writers--;
+    if (sw_writes(handle->flags) && --stage->n_writers == 0)
+        sw_lingering_remove_locked(ov, stage);
     sw_mutex_unlock(&ov->lock);
     return r;
 }

@@ -151,8 +151,12 @@ int sw_overlay_unlink(SwOverlay *ov, const SwCaller *caller, SwNode *parent, con
     r = sw_node_dir(ov, parent, &dir);
     if (r < 0)
         return r;
-    if (!stage)
-        return ov->port->unlinkat(ov->port, dir->fd, name, 0);
+    if (!stage) {
+        r = ov->port->unlinkat(ov->port, dir->fd, name, 0);
+        if (r == 0)
+            sw_lingering_unlink(ov, parent, name);
+        return r;
+    }
     sw_mutex_lock(&stage->lock);
     gboolean claimed = stage->claimed, based = stage->has_base;
     sw_mutex_unlock(&stage->lock);

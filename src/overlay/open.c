@@ -200,6 +200,9 @@ static int open_base(SwOverlay *ov, Opening *opening, SwFile **ret_file, SwFound
         fd = ov->port->openat(ov->port, opening->dir->fd, opening->name, O_RDONLY, 0);
         ov->port->become(ov->port, &opening->caller->cred);
     }
+    /* What is thrown away need not be read. */
+    if (fd == -EACCES && (opening->flags & O_TRUNC))
+        fd = ov->port->openat(ov->port, opening->dir->fd, opening->name, O_PATH, 0);
     if (fd == -ELOOP)
         return -ESTALE;
     if (fd < 0)
@@ -215,7 +218,7 @@ static int open_base(SwOverlay *ov, Opening *opening, SwFile **ret_file, SwFound
 
 static int open_staged(SwOverlay *ov, Opening *opening, SwFile *base, const SwFound *found)
 {
-    gboolean truncated = (opening->flags & O_TRUNC) && found->st.st_size > 0;
+    gboolean truncated = (opening->flags & O_TRUNC) != 0;
     SwStage *stage;
     int r = sw_stage_new_over(ov, opening->caller, opening->parent, opening->name, found, base, truncated, &stage);
     if (r < 0)
@@ -323,6 +326,10 @@ static int open_joining(SwOverlay *ov, const SwCaller *caller, SwStage *stage, i
             r = sw_stage_truncate(stage, caller, 0);
         if (r < 0)
             return r;
+        sw_mutex_lock(&stage->lock);
+        if (!stage->materialised)
+            stage->edit = FALSE;
+        sw_mutex_unlock(&stage->lock);
     }
     *ret_handle = sw_handle_new_staged(ov, caller, stage, flags);
     return 0;

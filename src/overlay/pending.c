@@ -226,3 +226,64 @@ GPtrArray *sw_pending_names(SwOverlay *ov, const SwCaller *caller, SwNode *dir)
     }
     return names;
 }
+
+/* ---- committed stages whose handles are still open */
+
+void sw_lingering_add_locked(SwOverlay *ov, SwStage *stage)
+{
+    if (stage->n_writers && stage->parent && !g_slist_find(ov->lingering, stage))
+        ov->lingering = g_slist_prepend(ov->lingering, sw_stage_ref(stage));
+}
+
+void sw_lingering_remove_locked(SwOverlay *ov, SwStage *stage)
+{
+    if (!g_slist_find(ov->lingering, stage))
+        return;
+    ov->lingering = g_slist_remove(ov->lingering, stage);
+    sw_stage_unref(stage);
+}
+
+/* The stages at that name, counted. */
+static GSList *lingering_at_locked(SwOverlay *ov, SwNode *parent, const char *name)
+{
+    GSList *found = NULL;
+    for (GSList *at = ov->lingering; at; at = at->next) {
+        SwStage *stage = at->data;
+        if (stage->parent == parent && strcmp(stage->name, name) == 0)
+            found = g_slist_prepend(found, sw_stage_ref(stage));
+    }
+    return found;
+}
+
+static void set_name_locked(SwOverlay *ov, SwStage *stage, SwNode *parent, const char *name)
+{
+    if (parent)
+        sw_node_ref_locked(parent);
+    sw_node_unref_locked(ov, stage->parent);
+    stage->parent = parent;
+    g_free(stage->name);
+    stage->name = g_strdup(name);
+}
+
+void sw_lingering_rename(SwOverlay *ov, SwNode *old_parent, const char *old_name, SwNode *new_parent,
+                         const char *new_name)
+{
+    sw_mutex_lock(&ov->lock);
+    GSList *stages = lingering_at_locked(ov, old_parent, old_name);
+    for (GSList *at = stages; at; at = at->next)
+        set_name_locked(ov, at->data, new_parent, new_name);
+    sw_mutex_unlock(&ov->lock);
+    g_slist_free_full(stages, (GDestroyNotify)sw_stage_unref);
+}
+
+void sw_lingering_unlink(SwOverlay *ov, SwNode *parent, const char *name)
+{
+    sw_mutex_lock(&ov->lock);
+    GSList *stages = lingering_at_locked(ov, parent, name);
+    for (GSList *at = stages; at; at = at->next) {
+        sw_lingering_remove_locked(ov, at->data);
+        set_name_locked(ov, at->data, NULL, NULL);
+    }
+    sw_mutex_unlock(&ov->lock);
+    g_slist_free_full(stages, (GDestroyNotify)sw_stage_unref);
+}

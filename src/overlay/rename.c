@@ -46,8 +46,12 @@ static int rename_source(const Renaming *r)
     if (e < 0)
         return e;
     moved(r, r->new_dir, r->old_parent, r->old_name, r->new_parent, r->new_name);
-    if (r->flags & RENAME_EXCHANGE)
+    if (!(r->flags & RENAME_EXCHANGE)) {
+        sw_lingering_unlink(ov, r->new_parent, r->new_name);
+        sw_lingering_rename(ov, r->old_parent, r->old_name, r->new_parent, r->new_name);
+    } else {
         moved(r, r->old_dir, r->new_parent, r->new_name, r->old_parent, r->old_name);
+    }
     return 0;
 }
 

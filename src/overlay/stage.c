@@ -216,14 +216,16 @@ int sw_stage_new_over(SwOverlay *ov, const SwCaller *caller, SwNode *parent, con
     stage->base = *base;
     stage->edit = !truncated;
     stage->file = sw_file_ref(base_file);
-    if (truncated) {
+    /* Emptying what is empty changes nothing, but it makes the writer one who writes the whole file (C8, C9). */
+    gboolean changed = truncated && base->st.st_size > 0;
+    if (changed) {
         int r = sw_stage_materialise(stage, 0);
         if (r < 0) {
             sw_stage_unref(stage);
             return r;
         }
     }
-    stage_enter(stage, caller, truncated);
+    stage_enter(stage, caller, changed);
     *ret_stage = stage;
     return 0;
 }
@@ -309,7 +311,7 @@ int sw_stage_materialise(SwStage *stage, guint64 upto)
     int r = sw_stage_new_name(stage, 0600, &fd);
     if (r < 0)
         return r;
-    if (upto)
+    if (upto && stage->edit)
         r = copy_base(stage, stage->file->fd, fd, upto);
     if (r == 0)
         r = sw_stage_carry(stage, stage->file->fd, "", &stage->base.st, fd);
@@ -341,6 +343,7 @@ int sw_stage_reopen(SwStage *stage)
     sw_mutex_lock(&ov->lock);
     stage->has_base = TRUE;
     stage->state = SW_STAGE_OPEN;
+    sw_lingering_remove_locked(ov, stage);
     sw_node_unlist_locked(ov, stage->node);
     if (!stage->node->stage)
         stage->node->stage = sw_stage_ref(stage);
