@@ -433,6 +433,7 @@ static int move_data(SwControl *control, int dirfd, const char *name, const char
 {
     SwPort *port = control->port;
     g_autofree char *file = entry_file(entry, ".data");
+    struct stat now;
     int r = port->become(port, owner);
 
     /* Salvage is no place for programs that run as somebody.  A file with another name is not ours to change. */
@@ -445,6 +446,10 @@ static int move_data(SwControl *control, int dirfd, const char *name, const char
         r = port->renameat(port, dirfd, name, control->salvage, file, 0);
         (void)port->become(port, NULL);
     }
+    /* Moved, and the reply was lost: then nothing but what is in salvage is left of the bytes. */
+    if (r < 0 && port->statat(port, dirfd, name, &now) == -ENOENT &&
+        port->statat(port, control->salvage, file, &now) == 0)
+        return 0;
     return r;
 }
 
@@ -472,9 +477,6 @@ int sw_salvage_put(SwControl *control, int dirfd, const char *name, const char *
     r = write_info(control, entry, text, info->synced, &owner);
     if (r == 0)
         r = move_data(control, dirfd, name, entry, &st, &owner);
-    /* A move whose reply was lost has been done: what is in salvage then is all that is left of the bytes. */
-    if (r < 0 && port->statat(port, dirfd, name, &st) == -ENOENT)
-        r = is_salvaged(control, entry, &st) ? 0 : r;
     if (r < 0)
         (void)sw_salvage_drop(port, control->salvage, entry);
     else

@@ -102,9 +102,10 @@ static int append_record(SwOverlay *ov, SwHandle *handle, const void *buf, gsize
         (void)ov->port->ftruncate(ov->port, handle->file->fd, st.st_size);
     else if (ov->network)
         r = ov->port->fsync(ov->port, handle->file->fd, TRUE);
+    /* The record is there; only if the lease was another's by then, nobody knows. */
     int released = sw_content_lease_release(lease);
     ov->port->become(ov->port, &handle->cred);
-    return r < 0 ? r : released;
+    return r < 0 || released != -ESTALE ? r : released;
 }
 
 static int publish_pending(SwOverlay *ov, SwHandle *handle, gboolean may_wait)

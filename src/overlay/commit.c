@@ -177,17 +177,25 @@ static int rebase(SwStage *stage, const SwTarget *target, const SwFound *now)
     if (current < 0)
         return current;
     sw_stage_forget_description(stage);
-    guint old_worker = stage->worker;
-    g_autofree char *old_name = g_strdup(stage->stage_name);
+    guint worker = stage->worker;
+    g_autofree char *name = g_strdup(stage->stage_name);
     int fd, r = sw_stage_new_name(stage, 0600, &fd);
-    if (r == 0)
-        r = merge(stage, current, now, fd);
+    if (r < 0) {
+        port->close(port, current);
+        return r;
+    }
+    r = merge(stage, current, now, fd);
     port->close(port, current);
     if (r == 0)
         r = sw_stage_carry(stage, target->dir->fd, target->name, &now->st, fd);
-    if (r < 0)
+    if (r < 0) { /* what was written is still under the name before */
+        port->unlinkat(port, sw_control_stage_dir(ov->control, stage->worker), stage->stage_name, 0);
+        port->close(port, fd);
+        stage->worker = worker;
+        g_strlcpy(stage->stage_name, name, sizeof stage->stage_name);
         return r;
-    port->unlinkat(port, sw_control_stage_dir(ov->control, old_worker), old_name, 0);
+    }
+    port->unlinkat(port, sw_control_stage_dir(ov->control, worker), name, 0);
     sw_mutex_lock(&ov->lock);
     SwFile *old = stage->file;
     stage->file = sw_file_new(port, fd);
@@ -213,13 +221,14 @@ static int publish_edit(SwStage *stage, const SwTarget *target, const SwFound *o
     SwFound replaced;
     r = ov->port->lookat(ov->port, stage_dir, stage->stage_name, &replaced);
     ov->port->become(ov->port, NULL);
-    if (r == 0 && replaced.st.st_ino != over->st.st_ino) {
+    if (r == 0 && (replaced.st.st_ino != over->st.st_ino || replaced.tag != over->tag)) {
         /* Put it back, and start over with it as the version to edit. */
         r = ov->port->renameat(ov->port, stage_dir, stage->stage_name, target->dir->fd, target->name, RENAME_EXCHANGE);
         ov->port->become(ov->port, &stage->cred);
         return r < 0 ? r : 1;
     }
-    ov->port->unlinkat(ov->port, stage_dir, stage->stage_name, 0);
+    if (r == 0) /* else it is not known what would be dropped */
+        ov->port->unlinkat(ov->port, stage_dir, stage->stage_name, 0);
     ov->port->become(ov->port, &stage->cred);
     return 0;
 }
@@ -260,10 +269,11 @@ static int commit_edit(SwStage *stage, const SwTarget *target, gboolean may_wait
         if (r < 0)
             return r;
         r = edit_once(stage, target, &now);
-        int released = sw_content_lease_release(lease);
+        /* Published is published, whatever becomes of the lease. */
+        (void)sw_content_lease_release(lease);
         ov->port->become(ov->port, &stage->cred);
         if (r <= 0)
-            return r < 0 ? r : released;
+            return r;
     }
     return -EBUSY;
 }

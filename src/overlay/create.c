@@ -75,6 +75,13 @@ static int create_direct(SwOverlay *ov, const Creating *c, SwHandleKind kind, Sw
     return 0;
 }
 
+static gboolean is_our_claim(SwOverlay *ov, const Creating *c, const char *target)
+{
+    char text[PATH_MAX];
+    ssize_t n = ov->port->readlinkat(ov->port, c->dir->fd, c->name, text, sizeof text - 1);
+    return n > 0 && (size_t)n == strlen(target) && memcmp(text, target, n) == 0;
+}
+
 /* The claim stands before the stage is seen by anybody; a dead host's claim is taken away first (C12). */
 static int claim(SwOverlay *ov, const Creating *c, const SwStage *stage)
 {
@@ -84,6 +91,8 @@ static int claim(SwOverlay *ov, const Creating *c, const SwStage *stage)
     for (guint tries = 0; tries < CREATE_TRIES; tries++) {
         ov->port->become(ov->port, &c->caller->cred);
         int r = ov->port->symlinkat(ov->port, target, c->dir->fd, c->name);
+        if (r < 0 && is_our_claim(ov, c, target))
+            return 0; /* made, and the reply was lost (C13) */
         if (r != -EEXIST)
             return r;
         SwFound found;
@@ -115,10 +124,18 @@ static int create_staged(SwOverlay *ov, const Creating *c, SwEntry *ret_entry, S
             sw_stage_discard(stage, NULL, -r);
         sw_mutex_unlock(&stage->lock);
     }
-    if (r == 0)
+    SwEntry entry;
+    if (r == 0) {
+        r = sw_entry_of_stage(stage, &entry);
+        sw_mutex_lock(&stage->lock);
+        if (r < 0)
+            sw_stage_discard(stage, NULL, -r);
+        sw_mutex_unlock(&stage->lock);
+    }
+    if (r == 0) {
         *ret_handle = sw_handle_new_staged(ov, c->caller, stage, c->flags);
-    if (r == 0)
-        r = sw_entry_of_stage(stage, ret_entry);
+        *ret_entry = entry;
+    }
     sw_stage_unref(stage);
     return r;
 }
@@ -181,9 +198,14 @@ int sw_overlay_tmpfile(SwOverlay *ov, const SwCaller *caller, SwNode *parent, mo
     int r = sw_stage_new_file(ov, caller, parent, NULL, NULL, mode & 07777, &stage);
     if (r < 0)
         return r;
-    *ret_handle = sw_handle_new_staged(ov, caller, stage, flags);
+    SwHandle *handle = sw_handle_new_staged(ov, caller, stage, flags);
     r = sw_entry_of_stage(stage, ret_entry);
-    ret_entry->st.st_nlink = 0;
+    if (r == 0) {
+        ret_entry->st.st_nlink = 0;
+        *ret_handle = handle;
+    } else {
+        sw_ignore(sw_overlay_release(ov, handle, TRUE)); /* nothing was written */
+    }
     sw_stage_unref(stage);
     return r;
 }

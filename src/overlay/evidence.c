@@ -112,8 +112,7 @@ static void weigh(SwStage *stage, pid_t pid, const Sought *sought, Role role, in
         return;
     }
     evidence->complete &= holdings.complete || role == ROLE_PARENT;
-    if (role == ROLE_KIN)
-        evidence->in_flight |= holdings.unix_sockets || holdings.uring;
+    evidence->in_flight |= holdings.queued || (role == ROLE_KIN && (holdings.unix_sockets || holdings.uring));
     if (!holdings.n_writers)
         return;
     evidence->n_holders++;
@@ -163,6 +162,9 @@ void sw_evidence_gather(SwStage *stage, pid_t tid, SwFlusher *ret_flusher, SwEvi
         ret_evidence->complete = FALSE;
     for (guint i = 0; i < suspects.n && ret_evidence->complete; i++)
         weigh(stage, suspects.pids[i], &sought, suspects.roles[i], &inherited_fd, ret_evidence);
+    /* Where a descriptor that was once on its way has got to, nobody can tell later. */
+    stage->was_in_flight |= ret_evidence->in_flight;
+    ret_evidence->in_flight = stage->was_in_flight;
     /* munmap(2) takes a mapping out of sight before its pages are written.  So what was mapped once, or may have been,
      * waits for its RELEASE; only a close(2), which writes the pages first, can say that there is none. */
     if (tid == -1 && stage->read_write)

@@ -94,6 +94,7 @@ struct SwStage {
     gboolean mtime_set, mode_set, owner_set; /* S: set by the program (C8) */
     gboolean claimed;                        /* S: our claim stands at the name (C12) */
     gboolean read_write;                     /* S: some handle could have made a shared mapping */
+    gboolean was_in_flight;                  /* S: a descriptor may have been on its way somewhere */
     gboolean was_mapped;                     /* S: and one of them did */
     pid_t mark;                              /* S: last pid when first opened */
     gint64 last_write_us;                    /* S */
@@ -319,7 +320,8 @@ int sw_look(SwOverlay *ov, int dirfd, const char *name, SwFound *ret_found,
 int sw_entry_of_stage(SwStage *stage, SwEntry *ret_entry) G_GNUC_WARN_UNUSED_RESULT;
 void sw_entry_count(SwOverlay *ov, SwEntry *entry);
 /* May the caller put another file in the place of the one that is there (C17)? */
-gboolean sw_can_replace(SwOverlay *ov, const SwCred *cred, int dirfd, const struct stat *target);
+int sw_can_replace(SwOverlay *ov, const SwCred *cred, int dirfd, const struct stat *target,
+                   gboolean *ret_can) G_GNUC_WARN_UNUSED_RESULT;
 SwHandle *sw_handle_new(SwOverlay *ov, const SwCaller *caller, SwNode *node, SwHandleKind kind, int flags, SwFile *file,
                         const SwIdentity *id);
 SwHandle *sw_handle_new_staged(SwOverlay *ov, const SwCaller *caller, SwStage *stage, int flags);

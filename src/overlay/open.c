@@ -56,12 +56,18 @@ SwHandle *sw_handle_new_staged(SwOverlay *ov, const SwCaller *caller, SwStage *s
     return handle;
 }
 
-gboolean sw_can_replace(SwOverlay *ov, const SwCred *cred, int dirfd, const struct stat *target)
+int sw_can_replace(SwOverlay *ov, const SwCred *cred, int dirfd, const struct stat *target, gboolean *ret_can)
 {
     struct stat dir;
-    if (ov->port->accessat(ov->port, dirfd, "", W_OK | X_OK) < 0 || ov->port->statat(ov->port, dirfd, "", &dir) < 0)
-        return FALSE;
-    return !(dir.st_mode & S_ISVTX) || cred->uid == 0 || cred->uid == target->st_uid || cred->uid == dir.st_uid;
+    int r = ov->port->accessat(ov->port, dirfd, "", W_OK | X_OK);
+    if (r == 0)
+        r = ov->port->statat(ov->port, dirfd, "", &dir);
+    /* Any other failure says nothing about rights, and writing in place for it would tear the file for readers. */
+    if (r < 0 && r != -EACCES && r != -EPERM && r != -EROFS)
+        return r;
+    *ret_can = r == 0 &&
+               (!(dir.st_mode & S_ISVTX) || cred->uid == 0 || cred->uid == target->st_uid || cred->uid == dir.st_uid);
+    return 0;
 }
 
 /* What is known of the name that an open goes by. */
@@ -245,7 +251,11 @@ static int open_write(SwOverlay *ov, Opening *opening, SwHandle **ret_handle)
         return open_in_place(ov, opening, SW_HANDLE_INPLACE, ret_handle);
     gboolean too_large =
         !(opening->flags & O_TRUNC) && !ov->clones && (guint64)found.st.st_size > ov->config->edit_copy_max;
-    if (too_large || !sw_can_replace(ov, &opening->caller->cred, opening->dir->fd, &found.st)) {
+    gboolean can_replace;
+    r = sw_can_replace(ov, &opening->caller->cred, opening->dir->fd, &found.st, &can_replace);
+    if (r < 0)
+        return r;
+    if (too_large || !can_replace) {
         sw_note(ov, SW_NOTE_INFO, "%s: written in place, for %s", path,
                 too_large ? "it is larger than edit-copy-max" : "the writer may not replace it");
         return open_in_place(ov, opening, SW_HANDLE_INPLACE, ret_handle);

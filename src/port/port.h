@@ -50,6 +50,7 @@ typedef struct {
 typedef struct {
     guint n_writers;       /* descriptors open for writing */
     int only_fd;           /* the number they share when there is exactly one, else -1 */
+    gboolean queued;       /* descriptors wait in a UNIX socket of its to be received */
     gboolean unix_sockets; /* holds a UNIX socket other than fd 1 or 2: descriptors may be in flight */
     gboolean uring;        /* holds an io_uring: registered files are invisible */
     gboolean complete;     /* FALSE: the table could not be read (permission, too many descriptors) */

@@ -96,10 +96,14 @@ static gboolean is_uring(const SwProc *proc, const SwProcFdinfo *info)
 
 static void judge(Scan *scan, int fd, const SwProcFdinfo *info)
 {
+    static const char queue[] = "\nscm_fds:"; /* only UNIX sockets count the descriptors that wait in their queue */
+    const char *queued = strstr(info->text, queue);
+
     if (is_wanted(scan, info)) {
         scan->found.n_writers++;
         scan->found.only_fd = scan->found.n_writers == 1 ? fd : -1;
-    } else if (strstr(info->text, "\nscm_fds:")) { /* only UNIX sockets count what waits in their queue */
+    } else if (queued) {
+        scan->found.queued = scan->found.queued || strtoul(queued + strlen(queue), NULL, 10) > 0;
         scan->found.unix_sockets = scan->found.unix_sockets || (fd != 1 && fd != 2);
     } else if (is_uring(scan->proc, info)) {
         scan->found.uring = TRUE;
