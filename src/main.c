@@ -27,8 +27,8 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-/* mount(8): "incorrect invocation", "mount failure". */
-enum { EXIT_USAGE = 1, EXIT_MOUNT = 32 };
+/* mount(8): "mount failure".  Also for options that are no good: no file system is mounted, for that reason. */
+enum { EXIT_MOUNT = 32 };
 
 typedef struct {
     SwOptions options;
@@ -105,14 +105,9 @@ static int check_mountpoint(Daemon *d, char **why)
     return 0;
 }
 
-/* The mount answers: the parent may go, and with it the terminal. */
-static void ready(gpointer data)
+/* The parent may go, and with it the terminal. */
+static void leave_terminal(Daemon *d)
 {
-    Daemon *d = data;
-    sw_log(SW_LOG_INFO, "%s mounted on %s as host %s", d->options.source, d->options.mountpoint,
-           sw_control_host_id(d->control));
-    if (d->parent_fd < 0)
-        return;
     int null = open("/dev/null", O_RDWR | O_CLOEXEC);
     for (int fd = 0; null >= 0 && fd < 3; fd++)
         dup2(null, fd);
@@ -122,6 +117,16 @@ static void ready(gpointer data)
     if (write(d->parent_fd, "", 1) != 1)
         sw_log(SW_LOG_DEBUG, "nobody waits for the mount any more");
     close(d->parent_fd);
+}
+
+/* The mount answers. */
+static void ready(gpointer data)
+{
+    Daemon *d = data;
+    if (d->parent_fd >= 0)
+        leave_terminal(d);
+    sw_log(SW_LOG_INFO, "%s mounted on %s as host %s", d->options.source, d->options.mountpoint,
+           sw_control_host_id(d->control));
 }
 
 static char *fuse_options(const SwOptions *options)
@@ -221,7 +226,7 @@ int main(int argc, char **argv)
     g_autofree char *why = NULL;
     if (sw_options_parse(argc, argv, SW_CONF_PATH, &d.options, &why) < 0) {
         sw_log(SW_LOG_ERROR, "%s", why);
-        return EXIT_USAGE;
+        return EXIT_MOUNT;
     }
     if (d.options.show_help)
         sw_options_print_help(stdout);

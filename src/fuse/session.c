@@ -12,6 +12,7 @@
 #include <string.h>
 #include <sys/mount.h>
 #include <sys/stat.h>
+#include <sys/vfs.h>
 #include <unistd.h>
 
 #ifndef FUSE_TMPFILE
@@ -30,8 +31,9 @@ static void woken(int signal)
 
 int sw_server_clear_dead(const char *mountpoint)
 {
-    struct stat st;
-    if (stat(mountpoint, &st) == 0 || errno != ENOTCONN)
+    /* Not stat(2): that is answered from what the kernel remembers of a daemon that just died. */
+    struct statfs st;
+    if (statfs(mountpoint, &st) == 0 || errno != ENOTCONN)
         return 0;
     if (umount2(mountpoint, MNT_DETACH) == 0)
         return 0;

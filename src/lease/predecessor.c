@@ -344,23 +344,54 @@ int sw_bury_if_dead(SwControl *control, const char *host_id)
     return r;
 }
 
-/* A mount that died before its record was there leaves an empty directory.  Compared by the server's clock (C23). */
-static void drop_stillborn(SwControl *control, const char *host_id)
+/* Older than any mount takes to come up.  Compared by the server's clock (C23). */
+static gboolean is_leftover(SwControl *control, int dirfd, const char *name, mode_t kind)
 {
     SwPort *port = control->port;
     struct stat now, then;
 
-    if (port->statat(port, control->own, "", &now) < 0 || port->statat(port, control->hosts, host_id, &then) < 0)
+    return port->statat(port, control->own, "", &now) == 0 && port->statat(port, dirfd, name, &then) == 0 &&
+           (then.st_mode & S_IFMT) == kind && then.st_uid == control->owner &&
+           now.st_ctim.tv_sec - then.st_ctim.tv_sec > RECORD_AGE_SECONDS;
+}
+
+/* A mount that died before its record was there leaves a directory with an unfinished one at most. */
+static void drop_stillborn(SwControl *control, const char *host_id)
+{
+    SwPort *port = control->port;
+    int host;
+
+    if (!is_leftover(control, control->hosts, host_id, S_IFDIR))
         return;
-    if (S_ISDIR(then.st_mode) && then.st_uid == control->owner &&
-        now.st_ctim.tv_sec - then.st_ctim.tv_sec > RECORD_AGE_SECONDS)
-        (void)port->unlinkat(port, control->hosts, host_id, AT_REMOVEDIR); /* fails unless it is empty */
+    host = sw_open_trusted(port, control->hosts, host_id, control->owner);
+    if (host >= 0)
+        (void)port->unlinkat(port, host, "record.new", 0);
+    sw_fd_close(port, &host);
+    (void)port->unlinkat(port, control->hosts, host_id, AT_REMOVEDIR); /* fails unless it is empty */
+}
+
+/* Before that, it was about to learn the owner or to write the format. */
+static void drop_unfinished(SwControl *control)
+{
+    SwPort *port = control->port;
+    g_autoptr(GPtrArray) names = NULL;
+
+    if (sw_dir_names(port, control->dir, SMALL_DIR_MAX, FALSE, &names) < 0)
+        return;
+    for (guint i = 0; i < names->len; i++) {
+        const char *name = names->pdata[i];
+
+        if ((g_str_has_prefix(name, "probe.") || g_str_has_prefix(name, "format.")) &&
+            is_leftover(control, control->dir, name, S_IFREG))
+            (void)port->unlinkat(port, control->dir, name, 0);
+    }
 }
 
 void sw_bury_predecessors(SwControl *control)
 {
     g_autoptr(GPtrArray) names = NULL;
 
+    drop_unfinished(control);
     if (sw_dir_names(control->port, control->hosts, SW_HOSTS_MAX, TRUE, &names) < 0)
         return;
     for (guint i = 0; i < names->len; i++) {

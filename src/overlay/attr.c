@@ -115,6 +115,9 @@ int sw_overlay_getattr(SwOverlay *ov, const SwCaller *caller, SwNode *node, SwHa
     if (private && !has_name(ov, place.stage))
         ret_st->st_nlink = 0;
     *ret_attr_us = !place.by_name && node->type == S_IFREG ? 0 : ov->config->attr_cache_us;
+    sw_mutex_lock(&ov->lock);
+    sw_node_tell_locked(ov, node, ret_st, *ret_attr_us);
+    sw_mutex_unlock(&ov->lock);
     return 0;
 }
 

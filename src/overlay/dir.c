@@ -73,6 +73,11 @@ int sw_overlay_opendir(SwOverlay *ov, const SwCaller *caller, SwNode *node, SwDi
 {
     ov->port->become(ov->port, &caller->cred);
     int r = check_dir(ov, node);
+    if (r == -ESTALE) {
+        /* The name may turn out to be a file, whose open must not need another second walk. */
+        SwPin intent = {.from = node, .intent = TRUE, .flags = O_RDONLY};
+        sw_pin_add(ov, caller, &intent);
+    }
     if (r < 0)
         return r;
     int fd = open_dir(ov, node);

@@ -143,11 +143,12 @@ void sw_evidence_gather(SwStage *stage, pid_t tid, SwFlusher *ret_flusher, SwEvi
     SwPort *port = stage->overlay->port;
     Suspects suspects = {.n = 0};
     int inherited_fd = -1;
-    struct stat st;
     Sought sought = {.dev = __atomic_load_n(&stage->overlay->device, __ATOMIC_RELAXED)};
-    *ret_evidence = (SwEvidence){.complete = tid != 0 && sought.dev != 0 && sw_stage_stat(stage, &st) == 0};
-    if (ret_evidence->complete)
-        sought.ino = st.st_ino;
+    /* The stage file may have another number by now: the copy of a base, or of the version it was rebased on. */
+    sw_mutex_lock(&stage->overlay->lock);
+    sought.ino = stage->node->told.ino;
+    sw_mutex_unlock(&stage->overlay->lock);
+    *ret_evidence = (SwEvidence){.complete = tid != 0 && sought.dev != 0 && sought.ino != 0};
     identify_flusher(stage, tid, ret_flusher);
     if (tid > 0 && !ret_flusher->pid)
         ret_evidence->complete = FALSE;

@@ -42,18 +42,25 @@ typedef struct {
 } SwIdentity;
 
 struct SwNode {
-    SwIdentity id;    /* L: of the committed version, or of the stage file once it is being committed */
-    gboolean listed;  /* L: in SwOverlay.nodes under `id` */
-    mode_t type;      /* S_IFMT bits */
-    guint64 n_lookup; /* L: the kernel's count */
-    guint refs;       /* L: names of children, handles, stages, pins */
-    SwName *names;    /* L */
-    SwStage *stage;   /* L: counted; set while this is a version not committed */
-    GSList *handles;  /* L: of SwHandle, open ones */
-    SwFile *dir;      /* L: counted; a directory's descriptor while it is among the recently used */
-    GList dir_link;   /* L: in SwOverlay.dirs */
-    off_t seen_size;  /* L: size and times when last opened, to know whether cached pages are still true */
-    struct timespec seen_mtime, seen_ctime; /* L */
+    SwIdentity id;      /* L: of the committed version, or of the stage file once it is being committed */
+    gboolean listed;    /* L: in SwOverlay.nodes under `id` */
+    mode_t type;        /* S_IFMT bits */
+    guint64 n_lookup;   /* L: the kernel's count */
+    guint refs;         /* L: names of children, handles, stages, pins */
+    SwName *names;      /* L */
+    SwStage *stage;     /* L: counted; set while this is a version not committed */
+    GSList *handles;    /* L: of SwHandle, open ones */
+    SwFile *dir;        /* L: counted; a directory's descriptor while it is among the recently used */
+    GList dir_link;     /* L: in SwOverlay.dirs */
+    gboolean lingering; /* L: committed, but handles are open that may write again: nobody else is led here */
+    /* L: what the kernel was told last: the inode number is what shows in /proc, the rest is what its cached pages and
+     * size go by, which it believes until `until_us`. */
+    struct {
+        ino_t ino;
+        off_t size;
+        struct timespec mtime, ctime;
+        gint64 until_us;
+    } told;
 };
 
 typedef enum {
@@ -140,11 +147,9 @@ typedef struct {
     SwNode *node;    /* counted: the one to lead to */
     SwNode *parent;  /* counted */
     char *name;
-    SwFile *file;     /* counted: the version opened for reading, or NULL */
-    SwHandle *handle; /* what the open will get, or NULL */
+    SwHandle *handle; /* what the open will get, or NULL: a stage to join */
     int error;        /* what the open will get, or 0 */
-    SwIdentity id;
-    guint walks; /* LOOKUPs that came: a second walk makes one or two (F1) */
+    guint walks;      /* LOOKUPs that came: a second walk makes one or two (F1) */
     gint64 since_us;
 } SwPin;
 
@@ -233,14 +238,14 @@ void sw_lingering_rename(SwOverlay *ov, SwNode *old_parent, const char *old_name
 void sw_lingering_unlink(SwOverlay *ov, SwNode *parent, const char *name);
 
 /* ---- pins.c */
-/* Leads to `node`; with `file`, `handle` (taken over) or `error` the open is decided already. */
+/* Leads to `node`; with `handle` (taken over) or `error` the open is decided already. */
 void sw_pin_add(SwOverlay *ov, const SwCaller *caller, const SwPin *pin);
 /* The node pinned for that walk, with a reference, or NULL. */
 SwNode *sw_pin_walk(SwOverlay *ov, const SwCaller *caller, SwNode *parent, const char *name, SwFile **ret_file);
 /* Does the thread walk to a file with several names by this one of them?  *ret_from comes with a reference. */
 gboolean sw_pin_intends(SwOverlay *ov, const SwCaller *caller, SwNode *parent, const char *name, SwNode **ret_from,
                         int *ret_flags);
-/* Opening the pinned node ends the pin: its `file` and `handle` are the caller's.  FALSE if there is none. */
+/* Opening the pinned node ends the pin: its `handle` is the caller's.  FALSE if there is none. */
 gboolean sw_pin_take(SwOverlay *ov, const SwCaller *caller, SwNode *node, SwPin *ret_pin);
 /* The same thread opens the same node again without having walked: a magic link (F1). */
 gboolean sw_pin_is_repeat(SwOverlay *ov, const SwCaller *caller, SwNode *from);
@@ -319,6 +324,8 @@ int sw_look(SwOverlay *ov, int dirfd, const char *name, SwFound *ret_found,
             char **ret_claim_host) G_GNUC_WARN_UNUSED_RESULT;
 int sw_entry_of_stage(SwStage *stage, SwEntry *ret_entry) G_GNUC_WARN_UNUSED_RESULT;
 void sw_entry_count(SwOverlay *ov, SwEntry *entry);
+/* To be called with every set of attributes that goes to the kernel. */
+void sw_node_tell_locked(SwOverlay *ov, SwNode *node, const struct stat *st, gint64 attr_us);
 /* May the caller put another file in the place of the one that is there (C17)? */
 int sw_can_replace(SwOverlay *ov, const SwCred *cred, int dirfd, const struct stat *target,
                    gboolean *ret_can) G_GNUC_WARN_UNUSED_RESULT;

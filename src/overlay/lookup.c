@@ -9,20 +9,28 @@
 #include <linux/limits.h>
 #include <string.h>
 
+/* How often a name may turn from a link to a file while it is looked at. */
+#define LOOK_TRIES 16
+
 void sw_entry_count(SwOverlay *ov, SwEntry *entry)
 {
     sw_mutex_lock(&ov->lock);
     entry->node->n_lookup++;
+    sw_node_tell_locked(ov, entry->node, &entry->st, entry->attr_us);
     sw_mutex_unlock(&ov->lock);
 }
 
 int sw_look(SwOverlay *ov, int dirfd, const char *name, SwFound *ret_found, char **ret_claim_host)
 {
-    int r = ov->port->lookat(ov->port, dirfd, name, ret_found);
-    if (r < 0 || !S_ISLNK(ret_found->st.st_mode))
-        return r;
     char target[PATH_MAX], host[SW_HOST_ID_MAX + 1];
-    ssize_t n = ov->port->readlinkat(ov->port, dirfd, name, target, sizeof target - 1);
+    ssize_t n = -EINVAL;
+    /* EINVAL: a commit put a file in the place of the claim just now. */
+    for (guint tries = 0; n == -EINVAL && tries < LOOK_TRIES; tries++) {
+        int r = ov->port->lookat(ov->port, dirfd, name, ret_found);
+        if (r < 0 || !S_ISLNK(ret_found->st.st_mode))
+            return r;
+        n = ov->port->readlinkat(ov->port, dirfd, name, target, sizeof target - 1);
+    }
     if (n < 0)
         return n;
     target[n] = '\0';
@@ -56,6 +64,7 @@ int sw_overlay_lookup_found(SwOverlay *ov, SwNode *parent, const char *name, gbo
     entry.entry_us = entry.attr_us = hot ? 0 : ov->config->attr_cache_us;
     sw_mutex_lock(&ov->lock);
     entry.node->n_lookup++;
+    sw_node_tell_locked(ov, entry.node, &found.st, entry.attr_us);
     sw_node_unref_locked(ov, entry.node);
     sw_mutex_unlock(&ov->lock);
     *ret_entry = entry;

@@ -148,7 +148,11 @@ SwNode *sw_node_get(SwOverlay *ov, const SwFound *found, SwNode *parent, const c
 {
     sw_mutex_lock(&ov->lock);
     SwNode *node = sw_node_find_locked(ov, found);
-    if (node && (found->st.st_mode & S_IFMT) == node->type) {
+    /* A version that is still being written by those who have it open is not for others: they get a node of their own,
+     * whose pages nobody changes (C1). */
+    if (node && node->lingering)
+        sw_node_unlist_locked(ov, node);
+    if (node && !node->lingering && (found->st.st_mode & S_IFMT) == node->type) {
         sw_node_ref_locked(node);
     } else {
         node = sw_node_new_locked(ov, found->st.st_mode);
@@ -158,6 +162,15 @@ SwNode *sw_node_get(SwOverlay *ov, const SwFound *found, SwNode *parent, const c
         sw_node_add_name_locked(ov, node, parent, name);
     sw_mutex_unlock(&ov->lock);
     return node;
+}
+
+void sw_node_tell_locked(SwOverlay *ov, SwNode *node, const struct stat *st, gint64 attr_us)
+{
+    node->told.ino = st->st_ino;
+    node->told.size = st->st_size;
+    node->told.mtime = st->st_mtim;
+    node->told.ctime = st->st_ctim;
+    node->told.until_us = attr_us ? ov->port->now_us(ov->port) + attr_us : 0;
 }
 
 char *sw_node_path_locked(SwNode *parent, const char *name)

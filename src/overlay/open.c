@@ -77,6 +77,7 @@ typedef struct {
     char *name;
     SwFile *dir;
     int flags;
+    gboolean final; /* the kernel will not ask again: serve the node as it is */
 } Opening;
 
 static void opening_clear(SwOverlay *ov, Opening *opening)
@@ -86,28 +87,36 @@ static void opening_clear(SwOverlay *ov, Opening *opening)
     g_free(opening->name);
 }
 
-/* Leads the caller to `node` on its second walk. */
-static int lead_to(SwOverlay *ov, const Opening *opening, SwNode *node, SwFile *file, const SwIdentity *id)
+/* Leads the caller to `node` on its second walk, where `handle` (may be NULL: a stage) waits for it. */
+static int lead_to(SwOverlay *ov, const Opening *opening, SwNode *node, SwHandle *handle)
 {
-    SwPin pin = {.from = opening->node, .node = node, .parent = opening->parent, .name = opening->name, .file = file};
-    if (id)
-        pin.id = *id;
+    SwPin pin = {.from = opening->node, .node = node, .parent = opening->parent, .name = opening->name};
+    pin.handle = handle;
     sw_pin_add(ov, opening->caller, &pin);
     return -ESTALE;
 }
 
-/* Remembers what the version looks like, and tells whether pages cached of it are still true. */
-static gboolean seen_before(SwOverlay *ov, SwNode *node, const struct stat *st)
+/* What stands at the name is no file that could be opened here: the LOOKUP of a second walk will tell. */
+static int walk_again(SwOverlay *ov, const Opening *opening)
 {
+    SwPin intent = {.from = opening->node, .intent = TRUE, .flags = opening->flags};
+    sw_pin_add(ov, opening->caller, &intent);
+    return -ESTALE;
+}
+
+/* What the kernel knows of the node: its pages are true, or it believes a size that is not (C2), or it will ask. */
+typedef enum { TOLD_TRUE, TOLD_STALE, TOLD_EXPIRED } Told;
+
+static Told compare_told(SwOverlay *ov, SwNode *node, const struct stat *st)
+{
+    gint64 now = ov->port->now_us(ov->port);
     sw_mutex_lock(&ov->lock);
-    gboolean same = node->seen_size == st->st_size &&
-                    memcmp(&node->seen_mtime, &st->st_mtim, sizeof st->st_mtim) == 0 &&
-                    memcmp(&node->seen_ctime, &st->st_ctim, sizeof st->st_ctim) == 0;
-    node->seen_size = st->st_size;
-    node->seen_mtime = st->st_mtim;
-    node->seen_ctime = st->st_ctim;
+    gboolean same = node->told.size == st->st_size &&
+                    memcmp(&node->told.mtime, &st->st_mtim, sizeof st->st_mtim) == 0 &&
+                    memcmp(&node->told.ctime, &st->st_ctim, sizeof st->st_ctim) == 0;
+    gboolean believed = now < node->told.until_us;
     sw_mutex_unlock(&ov->lock);
-    return same;
+    return same ? TOLD_TRUE : believed ? TOLD_STALE : TOLD_EXPIRED;
 }
 
 /* A version whose name is gone or leads elsewhere, opened through another handle of it (magic links, F1). */
@@ -138,60 +147,59 @@ static int open_by_handle(SwOverlay *ov, Opening *opening, SwHandle **ret_handle
     return 0;
 }
 
-/* Opens what stands at the name; if that is another version than the node, leads there. */
-static int open_version(SwOverlay *ov, Opening *opening, int flags, SwFile **ret_file, SwFound *ret_found)
+static SwHandle *handle_of(SwOverlay *ov, const Opening *opening, SwNode *node, SwHandleKind kind, SwFile *file,
+                           const SwFound *found)
 {
-    int fd = ov->port->openat(ov->port, opening->dir->fd, opening->name, flags, 0);
-    if (fd == -ELOOP)
-        return -ESTALE; /* a symbolic link by now */
+    SwIdentity id = {.ino = found->st.st_ino, .tag = found->tag};
+    return sw_handle_new(ov, opening->caller, node, kind, opening->flags, file, &id);
+}
+
+/*
+ * Opens what stands at the name.  If that is another version than the node, or the kernel believes a wrong size of it,
+ * the caller is led to it, and finds it opened.
+ */
+static int open_version(SwOverlay *ov, Opening *opening, SwHandleKind kind, int flags, SwHandle **ret_handle)
+{
+    int fd = ov->port->openat(ov->port, opening->dir->fd, opening->name, flags | O_NONBLOCK, 0);
+    if (fd == -ELOOP || fd == -ENXIO)
+        return walk_again(ov, opening); /* a symbolic link or a FIFO by now */
     if (fd < 0)
         return fd;
     g_autoptr(SwFile) file = sw_file_new(ov->port, fd);
     SwFound found;
     int r = ov->port->lookat(ov->port, fd, "", &found);
+    if (r == 0 && !S_ISREG(found.st.st_mode))
+        return walk_again(ov, opening);
+    if (r == 0 && (opening->flags & O_TRUNC))
+        r = ov->port->ftruncate(ov->port, fd, 0);
     if (r < 0)
         return r;
+    SwNode *node = opening->node;
     sw_mutex_lock(&ov->lock);
-    gboolean same = sw_identity_is(&opening->node->id, &found) && !opening->node->stage;
+    gboolean same = sw_identity_is(&node->id, &found) && !node->stage && !node->lingering;
     sw_mutex_unlock(&ov->lock);
-    if (!same) {
-        SwNode *node = sw_node_get(ov, &found, opening->parent, opening->name);
-        SwIdentity id = {.ino = found.st.st_ino, .tag = found.tag};
-        r = lead_to(ov, opening, node, file, &id);
-        sw_node_unref(ov, node);
-        return r;
+    Told told = same ? compare_told(ov, node, &found.st) : TOLD_STALE;
+    if (same && (told != TOLD_STALE || opening->final)) {
+        *ret_handle = handle_of(ov, opening, node, kind, file, &found);
+        if (kind == SW_HANDLE_READ && told == TOLD_TRUE)
+            (*ret_handle)->caching = SW_CACHE_KEEP;
+        return 0;
     }
-    *ret_file = g_steal_pointer(&file);
-    *ret_found = found;
-    return 0;
+    node = sw_node_get(ov, &found, opening->parent, opening->name);
+    r = lead_to(ov, opening, node, handle_of(ov, opening, node, kind, file, &found));
+    sw_node_unref(ov, node);
+    return r;
 }
 
 static int open_read(SwOverlay *ov, Opening *opening, SwHandle **ret_handle)
 {
-    g_autoptr(SwFile) file = NULL;
-    SwFound found;
-    int r = open_version(ov, opening, O_RDONLY | (opening->flags & O_NOATIME), &file, &found);
-    if (r < 0)
-        return r;
-    SwIdentity id = {.ino = found.st.st_ino, .tag = found.tag};
-    *ret_handle = sw_handle_new(ov, opening->caller, opening->node, SW_HANDLE_READ, opening->flags, file, &id);
-    (*ret_handle)->caching = seen_before(ov, opening->node, &found.st) ? SW_CACHE_KEEP : SW_CACHE_DROP;
-    return 0;
+    return open_version(ov, opening, SW_HANDLE_READ, O_RDONLY | (opening->flags & O_NOATIME), ret_handle);
 }
 
 static int open_in_place(SwOverlay *ov, Opening *opening, SwHandleKind kind, SwHandle **ret_handle)
 {
-    g_autoptr(SwFile) file = NULL;
-    SwFound found;
     int flags = opening->flags & (O_ACCMODE | (kind == SW_HANDLE_INPLACE ? O_APPEND : 0));
-    int r = open_version(ov, opening, flags, &file, &found);
-    if (r == 0 && (opening->flags & O_TRUNC))
-        r = ov->port->ftruncate(ov->port, file->fd, 0);
-    if (r < 0)
-        return r;
-    SwIdentity id = {.ino = found.st.st_ino, .tag = found.tag};
-    *ret_handle = sw_handle_new(ov, opening->caller, opening->node, kind, opening->flags, file, &id);
-    return 0;
+    return open_version(ov, opening, kind, flags, ret_handle);
 }
 
 /* The base of a stage, opened for copying: the caller must be allowed to write it, the daemon to read it. */
@@ -200,23 +208,23 @@ static int open_base(SwOverlay *ov, Opening *opening, SwFile **ret_file, SwFound
     int r = ov->port->accessat(ov->port, opening->dir->fd, opening->name, W_OK);
     if (r < 0)
         return r;
-    int fd = ov->port->openat(ov->port, opening->dir->fd, opening->name, O_RDONLY, 0);
+    int fd = ov->port->openat(ov->port, opening->dir->fd, opening->name, O_RDONLY | O_NONBLOCK, 0);
     if (fd == -EACCES) {
         ov->port->become(ov->port, NULL);
-        fd = ov->port->openat(ov->port, opening->dir->fd, opening->name, O_RDONLY, 0);
+        fd = ov->port->openat(ov->port, opening->dir->fd, opening->name, O_RDONLY | O_NONBLOCK, 0);
         ov->port->become(ov->port, &opening->caller->cred);
     }
     /* What is thrown away need not be read. */
     if (fd == -EACCES && (opening->flags & O_TRUNC))
         fd = ov->port->openat(ov->port, opening->dir->fd, opening->name, O_PATH, 0);
     if (fd == -ELOOP)
-        return -ESTALE;
+        return walk_again(ov, opening);
     if (fd < 0)
         return fd;
     g_autoptr(SwFile) file = sw_file_new(ov->port, fd);
     r = ov->port->lookat(ov->port, fd, "", ret_found);
     if (r == 0 && !S_ISREG(ret_found->st.st_mode))
-        r = -ESTALE;
+        return walk_again(ov, opening);
     if (r == 0)
         *ret_file = g_steal_pointer(&file);
     return r;
@@ -229,7 +237,7 @@ static int open_staged(SwOverlay *ov, Opening *opening, SwFile *base, const SwFo
     int r = sw_stage_new_over(ov, opening->caller, opening->parent, opening->name, found, base, truncated, &stage);
     if (r < 0)
         return r;
-    r = lead_to(ov, opening, stage->node, NULL, NULL);
+    r = lead_to(ov, opening, stage->node, NULL);
     sw_stage_unref(stage);
     return r;
 }
@@ -270,7 +278,7 @@ static int open_named(SwOverlay *ov, Opening *opening, SwHandle **ret_handle)
     gboolean hot;
     g_autoptr(SwStage) stage = sw_pending_visible(ov, caller, opening->parent, opening->name, &hot);
     if (stage && sw_stage_is_open(stage))
-        return lead_to(ov, opening, stage->node, NULL, NULL);
+        return lead_to(ov, opening, stage->node, NULL);
     if (hot)
         sw_settle_name(ov, opening->parent, opening->name);
     ov->port->become(ov->port, &caller->cred);
@@ -295,16 +303,17 @@ static int open_committed(SwOverlay *ov, Opening *opening, SwHandle **ret_handle
     gboolean repeat = sw_pin_is_repeat(ov, caller, node);
     if (repeat && open_by_handle(ov, opening, ret_handle) == 0)
         return 0;
-    if (!repeat && has_several_names(ov, node)) {
-        SwPin intent = {.from = node, .intent = TRUE, .flags = opening->flags};
-        sw_pin_add(ov, caller, &intent);
-        return -ESTALE;
-    }
+    if (!repeat && has_several_names(ov, node))
+        return walk_again(ov, opening);
     if (!sw_node_first_name(ov, node, &opening->parent, &opening->name))
         return open_by_handle(ov, opening, ret_handle);
+    opening->final = repeat;
     int r = open_named(ov, opening, ret_handle);
-    /* Gone, but open elsewhere: served if this is a magic link; a walk by name will find out that it is gone. */
-    return r == -ENOENT && open_by_handle(ov, opening, ret_handle) == 0 ? 0 : r;
+    /* Gone, but open elsewhere: served if this is a magic link.  Else a second walk finds out that it is gone, and with
+     * O_CREAT makes it anew. */
+    if (r == -ENOENT)
+        return open_by_handle(ov, opening, ret_handle) == 0 ? 0 : walk_again(ov, opening);
+    return r;
 }
 
 void sw_open_resolve(SwOverlay *ov, const SwCaller *caller, SwNode *from, SwNode *node, SwNode *parent,
@@ -345,26 +354,40 @@ static int open_joining(SwOverlay *ov, const SwCaller *caller, SwStage *stage, i
     return 0;
 }
 
+/*
+ * The stage of the node, if this open is to join it.  A stranger may have found the node while its commit was under
+ * way: that is over when the lock is free, and then the node is the version he wants.  Where it is not (a magic link to
+ * a staged file) he joins as well.
+ */
+static SwStage *stage_to_join(SwOverlay *ov, SwNode *node)
+{
+    sw_mutex_lock(&ov->lock);
+    SwStage *stage = node->stage ? sw_stage_ref(node->stage) : NULL;
+    sw_mutex_unlock(&ov->lock);
+    if (!stage)
+        return NULL;
+    sw_mutex_lock(&stage->lock);
+    gboolean is_open = stage->state == SW_STAGE_OPEN;
+    sw_mutex_unlock(&stage->lock);
+    if (is_open)
+        return stage;
+    sw_stage_unref(stage);
+    return NULL;
+}
+
 int sw_overlay_open(SwOverlay *ov, const SwCaller *caller, SwNode *node, int flags, SwHandle **ret_handle)
 {
     ov->port->become(ov->port, &caller->cred);
     SwPin pin = {0};
-    gboolean pinned = sw_pin_take(ov, caller, node, &pin);
-    g_autoptr(SwFile) file = pin.file;
+    sw_ignore(sw_pin_take(ov, caller, node, &pin)); /* no pin is an empty one */
     if (pin.handle || pin.error) {
         *ret_handle = pin.handle;
         return pin.error;
     }
-    sw_mutex_lock(&ov->lock);
-    g_autoptr(SwStage) stage = node->stage ? sw_stage_ref(node->stage) : NULL;
-    sw_mutex_unlock(&ov->lock);
+    g_autoptr(SwStage) stage = stage_to_join(ov, node);
     if (stage)
         return open_joining(ov, caller, stage, flags, ret_handle);
     Opening opening = {.caller = caller, .node = node, .flags = flags};
-    if (pinned && file && !sw_writes(flags)) {
-        *ret_handle = sw_handle_new(ov, caller, node, SW_HANDLE_READ, flags, file, &pin.id);
-        return 0;
-    }
     int r = open_committed(ov, &opening, ret_handle);
     opening_clear(ov, &opening);
     return r;

@@ -233,10 +233,12 @@ void sw_lingering_add_locked(SwOverlay *ov, SwStage *stage)
 {
     if (stage->n_writers && stage->parent && !g_slist_find(ov->lingering, stage))
         ov->lingering = g_slist_prepend(ov->lingering, sw_stage_ref(stage));
+    stage->node->lingering = stage->n_writers > 0;
 }
 
 void sw_lingering_remove_locked(SwOverlay *ov, SwStage *stage)
 {
+    stage->node->lingering = FALSE;
     if (!g_slist_find(ov->lingering, stage))
         return;
     ov->lingering = g_slist_remove(ov->lingering, stage);

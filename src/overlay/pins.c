@@ -10,8 +10,9 @@
 #include <errno.h>
 #include <string.h>
 
-/* LOOKUPs answered from a pin; one more is a call of its own. */
-#define WALKS_MAX 2
+/* LOOKUPs answered from a pin: one or two, and two more whenever another thread of this host gets its own answer for
+ * the name into the kernel's cache meanwhile.  Any further one is taken for a call of its own. */
+#define WALKS_MAX 64
 /* A thread that never comes back (a signal) leaves its pin behind for so long. */
 #define PIN_LIFE_US (5 * G_USEC_PER_SEC)
 
@@ -50,7 +51,6 @@ static void pin_end(SwOverlay *ov, SwPin *pin, gboolean abandoned)
     sw_node_unref(ov, pin->from);
     sw_node_unref(ov, pin->node);
     sw_node_unref(ov, pin->parent);
-    sw_file_unref(pin->file);
     g_free(pin->name);
     g_free(pin);
 }
@@ -77,7 +77,6 @@ void sw_pin_add(SwOverlay *ov, const SwCaller *caller, const SwPin *wanted)
     pin->tid = caller->tid;
     pin->uid = caller->cred.uid;
     pin->name = g_strdup(wanted->name);
-    pin->file = wanted->file ? sw_file_ref(wanted->file) : NULL;
     pin->since_us = ov->port->now_us(ov->port);
     sw_mutex_lock(&ov->lock);
     SwPin *old = find_locked(ov, caller);
@@ -101,7 +100,7 @@ SwNode *sw_pin_walk(SwOverlay *ov, const SwCaller *caller, SwNode *parent, const
         pin->walks++;
         node = pin->node;
         sw_node_ref_locked(node);
-        *ret_file = pin->file ? sw_file_ref(pin->file) : NULL;
+        *ret_file = pin->handle && pin->handle->file ? sw_file_ref(pin->handle->file) : NULL;
     }
     sw_mutex_unlock(&ov->lock);
     return node;
@@ -142,8 +141,7 @@ gboolean sw_pin_take(SwOverlay *ov, const SwCaller *caller, SwNode *node, SwPin 
     sw_mutex_unlock(&ov->lock);
     if (!pin)
         return FALSE;
-    *ret_pin = (SwPin){.error = pin->error, .id = pin->id};
-    ret_pin->file = g_steal_pointer(&pin->file);
+    *ret_pin = (SwPin){.error = pin->error};
     ret_pin->handle = g_steal_pointer(&pin->handle);
     pin_end(ov, pin, FALSE);
     return TRUE;
