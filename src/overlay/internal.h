@@ -147,7 +147,8 @@ typedef struct {
     SwNode *node;    /* counted: the one to lead to */
     SwNode *parent;  /* counted */
     char *name;
-    SwHandle *handle; /* what the open will get, or NULL: a stage to join */
+    SwHandle *handle; /* what the open will get, or NULL */
+    SwStage *stage;   /* counted: what the open will join, whatever has become of it by then, or NULL */
     int error;        /* what the open will get, or 0 */
     guint walks;      /* LOOKUPs that came: a second walk makes one or two (F1) */
     gint64 since_us;
@@ -238,14 +239,14 @@ void sw_lingering_rename(SwOverlay *ov, SwNode *old_parent, const char *old_name
 void sw_lingering_unlink(SwOverlay *ov, SwNode *parent, const char *name);
 
 /* ---- pins.c */
-/* Leads to `node`; with `handle` (taken over) or `error` the open is decided already. */
+/* Leads to `node`; with `handle` (taken over), `stage` or `error` the open is decided already. */
 void sw_pin_add(SwOverlay *ov, const SwCaller *caller, const SwPin *pin);
 /* The node pinned for that walk, with a reference, or NULL. */
 SwNode *sw_pin_walk(SwOverlay *ov, const SwCaller *caller, SwNode *parent, const char *name, SwFile **ret_file);
 /* Does the thread walk to a file with several names by this one of them?  *ret_from comes with a reference. */
 gboolean sw_pin_intends(SwOverlay *ov, const SwCaller *caller, SwNode *parent, const char *name, SwNode **ret_from,
                         int *ret_flags);
-/* Opening the pinned node ends the pin: its `handle` is the caller's.  FALSE if there is none. */
+/* Opening the pinned node ends the pin: its `handle` and `stage` are the caller's.  FALSE if there is none. */
 gboolean sw_pin_take(SwOverlay *ov, const SwCaller *caller, SwNode *node, SwPin *ret_pin);
 /* The same thread opens the same node again without having walked: a magic link (F1). */
 gboolean sw_pin_is_repeat(SwOverlay *ov, const SwCaller *caller, SwNode *from);

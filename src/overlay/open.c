@@ -87,11 +87,12 @@ static void opening_clear(SwOverlay *ov, Opening *opening)
     g_free(opening->name);
 }
 
-/* Leads the caller to `node` on its second walk, where `handle` (may be NULL: a stage) waits for it. */
-static int lead_to(SwOverlay *ov, const Opening *opening, SwNode *node, SwHandle *handle)
+/* Leads the caller to `node` on its second walk, where a handle (taken over) or a stage waits for it. */
+static int lead_to(SwOverlay *ov, const Opening *opening, SwNode *node, SwHandle *handle, SwStage *stage)
 {
     SwPin pin = {.from = opening->node, .node = node, .parent = opening->parent, .name = opening->name};
     pin.handle = handle;
+    pin.stage = stage;
     sw_pin_add(ov, opening->caller, &pin);
     return -ESTALE;
 }
@@ -186,7 +187,7 @@ static int open_version(SwOverlay *ov, Opening *opening, SwHandleKind kind, int 
         return 0;
     }
     node = sw_node_get(ov, &found, opening->parent, opening->name);
-    r = lead_to(ov, opening, node, handle_of(ov, opening, node, kind, file, &found));
+    r = lead_to(ov, opening, node, handle_of(ov, opening, node, kind, file, &found), NULL);
     sw_node_unref(ov, node);
     return r;
 }
@@ -237,7 +238,7 @@ static int open_staged(SwOverlay *ov, Opening *opening, SwFile *base, const SwFo
     int r = sw_stage_new_over(ov, opening->caller, opening->parent, opening->name, found, base, truncated, &stage);
     if (r < 0)
         return r;
-    r = lead_to(ov, opening, stage->node, NULL);
+    r = lead_to(ov, opening, stage->node, NULL, stage);
     sw_stage_unref(stage);
     return r;
 }
@@ -278,7 +279,7 @@ static int open_named(SwOverlay *ov, Opening *opening, SwHandle **ret_handle)
     gboolean hot;
     g_autoptr(SwStage) stage = sw_pending_visible(ov, caller, opening->parent, opening->name, &hot);
     if (stage && sw_stage_is_open(stage))
-        return lead_to(ov, opening, stage->node, NULL);
+        return lead_to(ov, opening, stage->node, NULL, stage);
     if (hot)
         sw_settle_name(ov, opening->parent, opening->name);
     ov->port->become(ov->port, &caller->cred);
@@ -384,7 +385,7 @@ int sw_overlay_open(SwOverlay *ov, const SwCaller *caller, SwNode *node, int fla
         *ret_handle = pin.handle;
         return pin.error;
     }
-    g_autoptr(SwStage) stage = stage_to_join(ov, node);
+    g_autoptr(SwStage) stage = pin.stage ? pin.stage : stage_to_join(ov, node);
     if (stage)
         return open_joining(ov, caller, stage, flags, ret_handle);
     Opening opening = {.caller = caller, .node = node, .flags = flags};

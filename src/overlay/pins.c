@@ -24,18 +24,13 @@ static SwPin *detach_locked(SwOverlay *ov, SwPin *pin)
 }
 
 /* A stage that nobody came to open ends with its pin, without having changed anything. */
-static void end_stage(SwOverlay *ov, SwNode *node)
+static void end_stage(SwOverlay *ov, SwStage *stage)
 {
-    sw_mutex_lock(&ov->lock);
-    g_autoptr(SwStage) stage = node && node->stage ? sw_stage_ref(node->stage) : NULL;
-    sw_mutex_unlock(&ov->lock);
-    if (!stage)
-        return;
     sw_mutex_lock(&stage->lock);
     sw_mutex_lock(&ov->lock);
     gboolean unused = !stage->n_writers && !stage->everyone;
     for (GSList *at = ov->pins; at; at = at->next)
-        unused &= ((SwPin *)at->data)->node != node;
+        unused &= ((SwPin *)at->data)->stage != stage;
     sw_mutex_unlock(&ov->lock);
     if (unused)
         sw_stage_discard(stage, NULL, ESTALE);
@@ -44,10 +39,11 @@ static void end_stage(SwOverlay *ov, SwNode *node)
 
 static void pin_end(SwOverlay *ov, SwPin *pin, gboolean abandoned)
 {
-    if (abandoned)
-        end_stage(ov, pin->node);
+    if (abandoned && pin->stage)
+        end_stage(ov, pin->stage);
     if (pin->handle)
         sw_ignore(sw_overlay_release(ov, pin->handle, TRUE)); /* nobody is there to hear of an error */
+    sw_stage_unref(pin->stage);
     sw_node_unref(ov, pin->from);
     sw_node_unref(ov, pin->node);
     sw_node_unref(ov, pin->parent);
@@ -77,6 +73,7 @@ void sw_pin_add(SwOverlay *ov, const SwCaller *caller, const SwPin *wanted)
     pin->tid = caller->tid;
     pin->uid = caller->cred.uid;
     pin->name = g_strdup(wanted->name);
+    pin->stage = wanted->stage ? sw_stage_ref(wanted->stage) : NULL;
     pin->since_us = ov->port->now_us(ov->port);
     sw_mutex_lock(&ov->lock);
     SwPin *old = find_locked(ov, caller);
@@ -100,7 +97,10 @@ SwNode *sw_pin_walk(SwOverlay *ov, const SwCaller *caller, SwNode *parent, const
         pin->walks++;
         node = pin->node;
         sw_node_ref_locked(node);
-        *ret_file = pin->handle && pin->handle->file ? sw_file_ref(pin->handle->file) : NULL;
+        if (pin->stage)
+            *ret_file = sw_file_ref(pin->stage->file);
+        else if (pin->handle && pin->handle->file)
+            *ret_file = sw_file_ref(pin->handle->file);
     }
     sw_mutex_unlock(&ov->lock);
     return node;
@@ -143,6 +143,7 @@ gboolean sw_pin_take(SwOverlay *ov, const SwCaller *caller, SwNode *node, SwPin 
         return FALSE;
     *ret_pin = (SwPin){.error = pin->error};
     ret_pin->handle = g_steal_pointer(&pin->handle);
+    ret_pin->stage = g_steal_pointer(&pin->stage);
     pin_end(ov, pin, FALSE);
     return TRUE;
 }

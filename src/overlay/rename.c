@@ -71,6 +71,13 @@ static void swap_name(SwStage *stage, SwNode **parent, char **name)
     sw_mutex_unlock(&ov->lock);
 }
 
+static void set_everyone(SwStage *stage, gboolean everyone)
+{
+    sw_mutex_lock(&stage->overlay->lock);
+    stage->everyone = everyone;
+    sw_mutex_unlock(&stage->overlay->lock);
+}
+
 /* S held.  A new file: the bytes go straight to the new name. */
 static int commit_as(const Renaming *r, SwStage *stage)
 {
@@ -83,13 +90,15 @@ static int commit_as(const Renaming *r, SwStage *stage)
     sw_mutex_lock(&ov->lock);
     sw_node_ref_locked(parent);
     sw_mutex_unlock(&ov->lock);
-    swap_name(stage, &parent, &name);
     stage->klass = sw_policy_classify(&ov->config->policy, path);
-    int e = 0;
-    if (stage->klass != SW_CLASS_PRIVATE || !stage->everyone)
-        e = sw_stage_commit(stage, r->flags, r->may_wait);
+    /* Under an ordinary name it is for nobody's eyes before the commit. */
+    gboolean was_everyones = stage->everyone, stays = was_everyones && stage->klass == SW_CLASS_PRIVATE;
+    set_everyone(stage, stays);
+    swap_name(stage, &parent, &name);
+    int e = stays ? 0 : sw_stage_commit(stage, r->flags, r->may_wait);
     if (e < 0) {
         swap_name(stage, &parent, &name);
+        set_everyone(stage, was_everyones);
         stage->klass = was_class;
     } else {
         sw_mutex_lock(&ov->lock);
