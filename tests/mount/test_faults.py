@@ -1,0 +1,291 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Faults of the source (C24): the right errno at the right call, old versions whole, no litter."""
+
+import glob
+import os
+import subprocess
+import time
+
+import pytest
+from harness import eventually, payload
+
+OLD = payload("old", 300_000)
+
+
+@pytest.fixture
+def small(lab, small_source):
+    """Two hosts over 16 MiB."""
+    return lab.host(small_source, "alpha"), lab.host(small_source, "beta"), small_source
+
+
+def free(path):
+    st = os.statvfs(path)
+    return st.f_bavail * st.f_bsize
+
+
+def fill(path, leave):
+    """Takes all space but so much, beside the mount."""
+    with open(path + "/ballast", "wb") as f:
+        os.posix_fallocate(f.fileno(), 0, free(path) - leave)
+
+
+def test_disk_full(small):
+    """C24, C3: ENOSPC reaches write(2) or close(2); the old version is whole on both hosts; afterwards all works."""
+    a, b, source = small
+    a.write("f", OLD)
+    fill(source, 1 << 20)
+    reader = b.reader("f", [OLD])
+    writer = a.worker()
+    for _ in range(3):
+        assert writer("error(put, 'f', b'x' * (4 << 20), piece=65536)") == "ENOSPC"
+        assert a.read("f") == OLD and b.read("f") == OLD
+    assert set(reader.stop()) == {0}
+    os.unlink(source + "/ballast")
+    writer("put('f', b'fits')")
+    assert b.read("f") == b"fits"
+
+
+def test_disk_full_ignored_by_the_program(small):
+    """C24, C3: a program that ignores the error of write(2): close reports it; no torso is published."""
+    a, b, source = small
+    a.write("f", OLD)
+    fill(source, 1 << 20)
+    writer = a.worker()
+    writer("fd = os.open('f', REPLACE)")
+    assert writer("error(lambda: [os.write(fd, b'x' * 65536) for _ in range(100)])") == "ENOSPC"
+    assert writer("error(os.close, fd)") == "ENOSPC"
+    assert a.read("f") == OLD and b.read("f") == OLD
+    done = a.run("dd if=/dev/zero of=f bs=64k count=100 status=none", check=False)
+    assert done.returncode != 0 and "No space" in done.stderr
+    assert b.read("f") == OLD
+
+
+def test_disk_full_made_good(small):
+    """C3: a failed write that the program repeats with success is forgiven."""
+    a, b, source = small
+    fill(source, 1 << 20)
+    writer = a.worker()
+    writer("fd = os.open('f', REPLACE, 0o666)")
+    writer(
+        """
+at = 0
+try:
+    while True:
+        at += os.pwrite(fd, b'x' * 65536, at)
+except OSError as e:
+    assert e.errno == errno.ENOSPC
+"""
+    )
+    os.unlink(source + "/ballast")
+    writer("os.pwrite(fd, b'y' * 65536, at); os.close(fd)")
+    at = writer("at")
+    assert b.read("f") == b"x" * at + b"y" * 65536
+
+
+def test_disk_full_for_edits_and_appends(small):
+    """C10, C11, C24: an edit that cannot be staged, a record that does not fit: ENOSPC, nothing changed."""
+    a, b, source = small
+    a.write("f", OLD)
+    a.write("log", b"line\n" * 10_000)
+    a.write("ballast2", b"x" * (1 << 20))
+    fill(source, 100_000)
+    writer = a.worker()
+    assert writer("error(put_at, 'f', (0, b'X'))") == "ENOSPC"
+    assert writer("error(put, 'log', b'y' * 900000, flags=os.O_WRONLY | os.O_APPEND)") == "ENOSPC"
+    assert b.read("f") == OLD and b.read("log") == b"line\n" * 10_000
+    assert writer("error(put, 'log', b'last\\n', flags=os.O_WRONLY | os.O_APPEND)") is None
+    assert b.read("log") == b"line\n" * 10_000 + b"last\n"
+
+
+def test_completely_full(small):
+    """C24: not one block is left: reading, unlinking, chmod and the heartbeat go on."""
+    a, b, source = small
+    a.write("f", OLD)
+    a.write("g", OLD)
+    fill(source, 200_000)
+    with open(source + "/rest", "wb", buffering=0) as f:
+        for piece in (b"x" * 4096, b"x"):
+            try:
+                while True:
+                    f.write(piece)
+            except OSError:
+                pass
+    assert a.error("put", "n", b"x" * 100_000) == "ENOSPC"
+    assert b.read("f") == OLD
+    a("os.chmod('f', 0o600); os.unlink('g')")
+    assert b.list() == ["ballast", "f", "rest"] or "n" in b.list()
+    b("os.unlink('ballast')")
+    a.write("n", b"fits again")
+    assert b.read("n") == b"fits again"
+
+
+def test_no_inodes(lab):
+    """C24: ENOSPC of a new file for want of an inode comes at open."""
+    source = lab.loop_source("ext4", 16 << 20)
+    a = lab.host(source, "alpha")
+    a.write("f", OLD)
+    os.mkdir(source + "/many")
+    try:
+        for number in range(100_000):
+            os.mknod(source + "/many/%d" % number)
+    except OSError:
+        pass
+    assert a.error("put", "new", b"x") == "ENOSPC"
+    assert a.read("f") == OLD
+    for name in glob.glob(source + "/many/1*"):
+        os.unlink(name)
+    a.write("new", b"x")
+    assert a.read("new") == b"x"
+
+
+def device_of(source):
+    return subprocess.run(
+        ["findmnt", "-n", "-o", "SOURCE", "--mountpoint", source], capture_output=True, text=True, check=True
+    ).stdout.strip()
+
+
+@pytest.mark.expect_log("warning|error")
+def test_source_turns_read_only(lab):
+    """C24: the file system of the source fails and turns read-only: EROFS (or EIO), old versions readable."""
+    source = lab.loop_source("ext4", 16 << 20, "loop,errors=remount-ro")
+    trigger = "/sys/fs/ext4/%s/trigger_fs_error" % os.path.basename(device_of(source))
+    if not os.path.exists(trigger):
+        pytest.skip("no %s" % trigger)
+    a, b = lab.host(source, "alpha"), lab.host(source, "beta")
+    a.write("f", OLD)
+    os.sync()
+    writer = a.worker()
+    writer("fd = os.open('f', REPLACE); os.write(fd, b'x')")
+    with open(trigger, "w", encoding="ascii") as f:
+        f.write("test")
+    assert a.error("os.mkdir", "d") in ("EROFS", "EIO")
+    assert a.error("put", "g", b"x") in ("EROFS", "EIO")
+    assert writer("error(os.close, fd)") in ("EROFS", "EIO")
+    assert a.read("f") == OLD and b.read("f") == OLD
+    lab.leftovers_expected = True
+
+
+def test_read_only_source(lab):
+    """C24: a source that is mounted read-only: said at the start, or served read-only; never half."""
+    source = lab.loop_source("ext4", 16 << 20)
+    with open(source + "/f", "wb") as f:
+        f.write(OLD)
+    subprocess.run(["mount", "-o", "remount,ro", source], check=True)
+    host = lab.host(source, "alpha", mount=False)
+    host.launch()
+    eventually(lambda: host.is_mounted() or host.daemon.poll() is not None)
+    if host.daemon.poll() is None:
+        assert host.read("f") == OLD and host.error("put", "g", b"x") == "EROFS"
+    else:
+        assert host.daemon.returncode == 32 and "ead-only" in host.log_text()
+        host.logs, host.gone = [], True
+
+
+def test_no_access(lab, source):
+    """C24: EACCES comes at open, not at close; a directory closed while a stage is open: EACCES at close, salvage."""
+    os.chmod(source, 0o755)
+    host = lab.host(source, "alpha")
+    host("os.mkdir('d'); os.chown('d', 31001, 31001)")
+    user = host.worker(uid=31001, gid=31001)
+    assert user("error(put, 'f', b'x')") == "EACCES"
+    user("put('d/f', b'old')")
+    user("fd = os.open('d/f', REPLACE); os.write(fd, b'new')")
+    host("os.chown('d', 0, 0); os.chmod('d', 0o755)")
+    assert user("error(os.close, fd)") == "EACCES"
+    assert host.read("d/f") == b"old"
+    assert lab.salvaged(source, "d/f") == [b"new"]
+
+
+def test_file_size_limit(host):
+    """C24: EFBIG of RLIMIT_FSIZE is the program's own business: the old version stays."""
+    host.write("f", OLD)
+    done = host.run("ulimit -f 64; trap '' XFSZ; dd if=/dev/zero of=f bs=16k count=20 status=none", check=False)
+    assert done.returncode != 0
+    assert host.read("f") in (OLD, b"\0" * 65536)
+
+
+def test_source_unmounted_lazily(lab):
+    """C24: umount -l of the source under the daemon: it holds on to what it serves; a commit reaches that."""
+    source = lab.loop_source("ext4", 16 << 20)
+    host = lab.host(source, "alpha")
+    host.write("f", OLD)
+    host.run(["umount", "-l", source], cwd="/")
+    assert host.read("f") == OLD
+    result = host.error("put", "f", b"new")
+    assert host.read("f") == (OLD if result else b"new")
+
+
+def test_source_covered(lab, source):
+    """C24: another file system mounted over the source: the daemon goes on with the directory it was given."""
+    host = lab.host(source, "alpha")
+    host.write("f", OLD)
+    host.run(["mount", "-t", "tmpfs", "none", source], cwd="/")
+    host.write("f", b"new")
+    assert host.read("f") == b"new"
+    assert host.run("ls -A %s" % source, cwd="/").stdout == ""
+    with open(source + "/f", "rb") as f:
+        assert f.read() == b"new"
+
+
+@pytest.mark.expect_log("warning|error")
+def test_source_removed(lab, source):
+    """C24: rm -rf of the source: ENOENT or ESTALE, no crash, an unmount that ends."""
+    host = lab.host(source, "alpha")
+    host.write("f", OLD)
+    writer = host.worker()
+    writer("fd = os.open('f', REPLACE); os.write(fd, b'x')")
+    subprocess.run("rm -rf %s/* %s/.safewritefs; rmdir %s" % (source, source, source), shell=True, check=True)
+    assert host.error("put", "g", b"x") in ("ENOENT", "ESTALE")
+    assert writer("error(os.close, fd)") in ("ENOENT", "ESTALE")
+    assert host.error("os.open", "f", os.O_RDONLY) in ("ENOENT", "ESTALE")
+    lab.leftovers_expected = True
+
+
+def test_changes_beside_the_mount(hosts, source):
+    """C24, C2: files made, replaced and removed directly on the source are seen."""
+    a, _ = hosts
+    for number in range(10):
+        with open(source + "/t", "wb") as f:
+            f.write(b"%d" % number)
+        os.rename(source + "/t", source + "/f")
+        assert a.read("f") == b"%d" % number
+    os.unlink(source + "/f")
+    assert a.error("os.open", "f", os.O_RDONLY) == "ENOENT"
+    os.mkdir(source + "/d")
+    assert a.list() == ["d"]
+
+
+def test_slow_source_is_interruptible(hosts):
+    """C24: a wait for the lease of a frozen host's append ends with a signal."""
+    a, b = hosts
+    a.write("log", b"0\n")
+    writer = a.worker()
+    writer("fd = os.open('log', os.O_WRONLY | os.O_APPEND); os.write(fd, b'1\\n')")
+    a.daemon.end(19)  # SIGSTOP
+    try:
+        process = b.popen("echo 2 >> log")
+        time.sleep(0.3)
+        process.end(15)
+        process.wait(timeout=10)
+    finally:
+        a.daemon.end(18)  # SIGCONT
+    writer("os.close(fd)")
+    assert eventually(lambda: b"1\n" in b.read("log"))
+    assert b.read("log") in (b"0\n1\n", b"0\n1\n2\n", b"0\n2\n1\n")
+
+
+def test_daemon_killed_under_readers_and_writers(lab, source):
+    """C24: a killed daemon: ENOTCONN for everybody, the other host goes on, nothing is torn."""
+    a, b = lab.host(source, "alpha"), lab.host(source, "beta")
+    a.write("f", OLD)
+    reader = b.reader("f", [OLD])
+    writer = a.worker()
+    writer("fd = os.open('f', REPLACE); os.write(fd, b'x')")
+    a.kill_daemon()
+    assert writer("error(os.close, fd)") in (None, "ENOTCONN", "ECONNABORTED", "EIO")
+    assert writer("error(os.stat, 'f')") in ("ENOTCONN", "ECONNABORTED")
+    assert set(reader.stop()) == {0}
+    b.write("g", b"goes on")
+    a.end_processes()
+    a.mount()
+    assert a.read("f") == OLD and a.read("g") == b"goes on"

@@ -1,0 +1,133 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Through mount(8): an installed tree, lines of fstab, `mount -a` and `umount`.
+
+Everything happens in a mount namespace of its own: the installed files are bound over /usr/local/bin and the like, and
+another file over /etc/fstab, so that nothing of it is seen outside.
+"""
+
+import glob
+import os
+import shutil
+import subprocess
+
+import pytest
+from harness import BUILD, DAEMON, eventually
+
+
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory):
+    """What `meson install` puts where; a built tree is needed."""
+    if not os.path.exists(os.path.join(BUILD, "build.ninja")):
+        pytest.skip("no meson build at %s to install from" % BUILD)
+    top = tmp_path_factory.mktemp("installed")
+    command = ["meson", "install", "-C", BUILD, "--no-rebuild", "--quiet", "--destdir", str(top)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return str(top)
+
+
+def find(top, name):
+    found = [path for path in glob.glob(top + "/**/" + name, recursive=True) if os.access(path, os.X_OK)]
+    assert len(found) == 1, "%s: %r" % (name, found)
+    return found[0]
+
+
+@pytest.fixture
+def machine(lab, installed, source):
+    """A host on which safewritefs is installed and nothing is mounted: a function that sets its fstab."""
+    host = lab.host(source, "alpha", mount=False)
+    for name in ("safewritefs", "mount.safewritefs"):
+        path = find(installed, name)
+        place = "/" + os.path.relpath(path, installed)
+        assert os.path.dirname(place) in ("/usr/local/bin", "/usr/local/sbin", "/sbin", "/usr/sbin", "/usr/bin"), place
+        # Bound file by file over a private copy of the directory's list: an overlay keeps what else is there.
+        directory, upper = os.path.dirname(place), os.path.join(lab.directory, "upper-" + name)
+        os.makedirs(upper)
+        shutil.copy(path if name != "safewritefs" else DAEMON, os.path.join(upper, name))
+        host.run("mount -t overlay overlay -o lowerdir=%s:%s %s" % (upper, directory, directory), cwd="/")
+    fstab = os.path.join(lab.directory, "fstab")
+    with open(fstab, "w", encoding="ascii"):
+        pass
+    host.run(["mount", "--bind", fstab, "/etc/fstab"], cwd="/")
+
+    def write(*lines):
+        with open(fstab, "w", encoding="ascii") as f:
+            f.writelines(line + "\n" for line in lines)
+        return host
+
+    return write
+
+
+def use(host, source, word):
+    """The mount named in fstab works as such, and unmounts."""
+    line = host.run(["findmnt", "-n", "-o", "SOURCE,FSTYPE", "--mountpoint", host.mnt], cwd="/").stdout.split()
+    assert line == [source, "fuse.safewritefs"]
+    host.run("echo %s > f; test $(cat f) = %s; ls -A | grep -v '^f$'; true" % (word, word))
+    with open(source + "/f", encoding="ascii") as f:
+        assert f.read() == word + "\n"
+    host.run(["umount", host.mnt], cwd="/")
+    assert eventually(lambda: os.listdir(source + "/.safewritefs/hosts") == [])
+    assert eventually(lambda: host.strays()[0] == [])
+
+
+@pytest.mark.parametrize("kind", ["safewritefs", "fuse.safewritefs"])
+def test_mount_a(machine, source, kind):
+    """The line of the README, with both spellings of the type: mount -a, mount -a again, umount."""
+    host = machine()
+    machine("%s %s %s _netdev,lease=20 0 0" % (source, host.mnt, kind))
+    host.run("mount -a", cwd="/")
+    host.run("mount -a", cwd="/")
+    use(host, source, "one")
+
+
+def test_mount_by_mountpoint(machine, source):
+    """mount MOUNTPOINT, with everything mount(8) knows to hand on."""
+    host = machine()
+    options = "defaults,noauto,nofail,user,_netdev,x-systemd.requires=x.service,nosuid"
+    machine("%s %s safewritefs %s 0 0" % (source, host.mnt, options))
+    host.run("mount -a", cwd="/")
+    assert not host.is_mounted()
+    host.run(["mount", host.mnt], cwd="/")
+    use(host, source, "two")
+
+
+def test_lists_survive(machine, source):
+    """C25: lists of globs in fstab: no spaces, a separator that is no comma."""
+    host = machine()
+    machine("%s %s safewritefs through=+*.raw:*.disk,host-private=*.mine,on-kill=commit 0 0" % (source, host.mnt))
+    host.run("mount -a", cwd="/")
+    host.run("exec 3<> x.raw; echo now >&3; cat $SOURCE/x.raw | grep now; echo z > a.mine; ! test -e $SOURCE/a.mine")
+    use(host, source, "three")
+
+
+def test_mount_by_hand(machine, source):
+    """mount -t safewritefs -o ... SOURCE MOUNTPOINT."""
+    host = machine()
+    host.run(["mount", "-t", "safewritefs", "-o", "attr-cache=0,ro", source, host.mnt], cwd="/")
+    assert host.run("echo x > f", check=False).returncode != 0
+    host.run(["umount", host.mnt], cwd="/")
+    host.run(["mount", "-t", "fuse.safewritefs", source, host.mnt], cwd="/")
+    use(host, source, "four")
+
+
+def test_failures_are_mounts_failures(machine, source, lab):
+    """What is wrong comes out of mount(8), with its status 32."""
+    host = machine()
+    for line, word in (
+        ("%s/missing %s safewritefs defaults 0 0" % (source, host.mnt), "missing"),
+        ("%s %s safewritefs nonsense=1 0 0" % (source, host.mnt), "nonsense"),
+        ("%s %s safewritefs lease=never 0 0" % (source, host.mnt), "lease"),
+    ):
+        machine(line)
+        done = host.run(["mount", host.mnt], cwd="/", check=False)
+        assert done.returncode == 32 and word in done.stderr, done
+        assert not host.is_mounted()
+
+
+def test_unmounted_source_is_seen(machine, source):
+    """umount by source and umount -f work as for any file system."""
+    host = machine()
+    machine("%s %s safewritefs defaults 0 0" % (source, host.mnt))
+    host.run("mount -a && umount -f %s" % host.mnt, cwd="/")
+    assert eventually(lambda: not host.is_mounted())
+    assert eventually(lambda: os.listdir(source + "/.safewritefs/hosts") == [])
