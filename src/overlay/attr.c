@@ -206,6 +206,10 @@ static int truncate_stage(SwOverlay *ov, const SwCaller *caller, SwStage *stage,
         return sw_stage_truncate(stage, caller, size);
     if (!may_wait)
         return -EINPROGRESS;
+    /* This is what the second walk was for; the thread's next open is another matter. */
+    SwPin pin = {0};
+    sw_ignore(sw_pin_take(ov, caller, stage->node, &pin));
+    sw_stage_unref(pin.stage);
     SwHandle *handle = sw_handle_new_staged(ov, caller, stage, O_WRONLY);
     int r = sw_stage_truncate(stage, caller, size);
     int released = sw_overlay_release(ov, handle, TRUE);
