@@ -85,12 +85,13 @@ static int find_place(SwOverlay *ov, SwNode *node, SwHandle *handle, Place *plac
     return find_name(ov, node, place);
 }
 
-static gboolean has_name(SwOverlay *ov, const SwStage *stage)
+/* A stage file has a name, but not one that counts. */
+static gboolean is_nameless(SwOverlay *ov, const SwStage *stage)
 {
     sw_mutex_lock(&ov->lock);
-    gboolean has = stage->parent != NULL;
+    gboolean nameless = stage->state == SW_STAGE_OPEN && stage->materialised && !stage->parent;
     sw_mutex_unlock(&ov->lock);
-    return has;
+    return nameless;
 }
 
 int sw_overlay_getattr(SwOverlay *ov, const SwCaller *caller, SwNode *node, SwHandle *handle, struct stat *ret_st,
@@ -111,10 +112,9 @@ int sw_overlay_getattr(SwOverlay *ov, const SwCaller *caller, SwNode *node, SwHa
         r = -ENOENT;
     if (r < 0)
         return r;
-    gboolean private = place.stage && sw_stage_is_open(place.stage);
-    if (private && !has_name(ov, place.stage))
+    if (place.stage && is_nameless(ov, place.stage))
         ret_st->st_nlink = 0;
-    *ret_attr_us = !place.by_name && node->type == S_IFREG ? 0 : ov->config->attr_cache_us;
+    *ret_attr_us = sw_attr_us(ov, ret_st, !place.by_name && node->type == S_IFREG);
     sw_mutex_lock(&ov->lock);
     sw_node_tell_locked(ov, node, ret_st, *ret_attr_us);
     sw_mutex_unlock(&ov->lock);
@@ -210,7 +210,7 @@ static int truncate_stage(SwOverlay *ov, const SwCaller *caller, SwStage *stage,
     SwPin pin = {0};
     sw_ignore(sw_pin_take(ov, caller, stage->node, &pin));
     sw_stage_unref(pin.stage);
-    SwHandle *handle = sw_handle_new_staged(ov, caller, stage, O_WRONLY);
+    SwHandle *handle = sw_handle_new_staged(ov, caller, stage->node, stage, O_WRONLY);
     int r = sw_stage_truncate(stage, caller, size);
     int released = sw_overlay_release(ov, handle, TRUE);
     return r < 0 ? r : released;

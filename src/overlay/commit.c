@@ -163,7 +163,7 @@ static int merge(SwStage *stage, int current, const SwFound *now, int to)
     if (keep == (guint64)now->st.st_size && port->clone(port, current, to) == 0)
         keep = 0;
     if (keep)
-        r = copy_piece(port, current, to, 0, keep);
+        r = sw_copy_sparse(port, current, to, keep);
     for (guint i = 0; r == 0 && i < sw_ranges_count(&stage->ranges); i++) {
         SwRange piece = sw_ranges_get(&stage->ranges, i);
         size = MAX(size, piece.end);

@@ -133,7 +133,7 @@ static int create_staged(SwOverlay *ov, const Creating *c, SwEntry *ret_entry, S
         sw_mutex_unlock(&stage->lock);
     }
     if (r == 0) {
-        *ret_handle = sw_handle_new_staged(ov, c->caller, stage, c->flags);
+        *ret_handle = sw_handle_new_staged(ov, c->caller, stage->node, stage, c->flags);
         *ret_entry = entry;
     }
     sw_stage_unref(stage);
@@ -198,7 +198,7 @@ int sw_overlay_tmpfile(SwOverlay *ov, const SwCaller *caller, SwNode *parent, mo
     int r = sw_stage_new_file(ov, caller, parent, NULL, NULL, mode & 07777, &stage);
     if (r < 0)
         return r;
-    SwHandle *handle = sw_handle_new_staged(ov, caller, stage, flags);
+    SwHandle *handle = sw_handle_new_staged(ov, caller, stage->node, stage, flags);
     r = sw_entry_of_stage(stage, ret_entry);
     if (r == 0) {
         ret_entry->st.st_nlink = 0;

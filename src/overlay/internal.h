@@ -88,7 +88,7 @@ struct SwStage {
     guint n_writers;    /* L: handles open for writing */
     SwFile *file;       /* L for the pointer: where reads go (base or stage file); NULL never */
 
-    gboolean materialised; /* S: `file` is a stage file of ours */
+    gboolean materialised; /* L for reading, S and L for changing: `file` is a stage file of ours */
     guint worker;          /* S: stage directory */
     char stage_name[32];   /* S */
     gboolean edit;         /* S: made over a base that has to survive where it was not written (C10) */
@@ -237,6 +237,7 @@ void sw_lingering_remove_locked(SwOverlay *ov, SwStage *stage);
 void sw_lingering_rename(SwOverlay *ov, SwNode *old_parent, const char *old_name, SwNode *new_parent,
                          const char *new_name);
 void sw_lingering_unlink(SwOverlay *ov, SwNode *parent, const char *name);
+gboolean sw_lingering_any_locked(SwOverlay *ov, const SwNode *parent, const char *name);
 
 /* ---- pins.c */
 /* Leads to `node`; with `handle` (taken over), `stage` or `error` the open is decided already. */
@@ -248,8 +249,8 @@ gboolean sw_pin_intends(SwOverlay *ov, const SwCaller *caller, SwNode *parent, c
                         int *ret_flags);
 /* Opening the pinned node ends the pin: its `handle` and `stage` are the caller's.  FALSE if there is none. */
 gboolean sw_pin_take(SwOverlay *ov, const SwCaller *caller, SwNode *node, SwPin *ret_pin);
-/* The same thread opens the same node again without having walked: a magic link (F1). */
-gboolean sw_pin_is_repeat(SwOverlay *ov, const SwCaller *caller, SwNode *from);
+/* The same thread opens the same node again without having walked: a magic link (F1).  As sw_pin_take. */
+gboolean sw_pin_take_repeat(SwOverlay *ov, const SwCaller *caller, SwNode *from, SwPin *ret_pin);
 gint64 sw_pins_expire(SwOverlay *ov, gint64 now);
 
 /* ---- open.c */
@@ -267,6 +268,8 @@ int sw_stage_new_file(SwOverlay *ov, const SwCaller *caller, SwNode *inherit_fro
 /* Over a version: `truncated` = nothing of it is wanted.  Takes a reference on `base_file`. */
 int sw_stage_new_over(SwOverlay *ov, const SwCaller *caller, SwNode *parent, const char *name, const SwFound *base,
                       SwFile *base_file, gboolean truncated, SwStage **ret_stage) G_GNUC_WARN_UNUSED_RESULT;
+/* The first `end` bytes of a file, holes left as holes, into an empty one. */
+int sw_copy_sparse(SwPort *port, int from, int to, off_t end) G_GNUC_WARN_UNUSED_RESULT;
 /* S held: makes `file` a stage file holding the first `upto` bytes of the base. */
 int sw_stage_materialise(SwStage *stage, guint64 upto) G_GNUC_WARN_UNUSED_RESULT;
 /* S held: a committed stage takes writes again, as an edit of what it had committed. */
@@ -325,6 +328,8 @@ int sw_look(SwOverlay *ov, int dirfd, const char *name, SwFound *ret_found,
             char **ret_claim_host) G_GNUC_WARN_UNUSED_RESULT;
 int sw_entry_of_stage(SwStage *stage, SwEntry *ret_entry) G_GNUC_WARN_UNUSED_RESULT;
 void sw_entry_count(SwOverlay *ov, SwEntry *entry);
+/* How long the kernel may believe them. */
+gint64 sw_attr_us(SwOverlay *ov, const struct stat *st, gboolean hot);
 /* To be called with every set of attributes that goes to the kernel. */
 void sw_node_tell_locked(SwOverlay *ov, SwNode *node, const struct stat *st, gint64 attr_us);
 /* May the caller put another file in the place of the one that is there (C17)? */
@@ -332,7 +337,8 @@ int sw_can_replace(SwOverlay *ov, const SwCred *cred, int dirfd, const struct st
                    gboolean *ret_can) G_GNUC_WARN_UNUSED_RESULT;
 SwHandle *sw_handle_new(SwOverlay *ov, const SwCaller *caller, SwNode *node, SwHandleKind kind, int flags, SwFile *file,
                         const SwIdentity *id);
-SwHandle *sw_handle_new_staged(SwOverlay *ov, const SwCaller *caller, SwStage *stage, int flags);
+/* `node` is the stage's own, but for a magic link. */
+SwHandle *sw_handle_new_staged(SwOverlay *ov, const SwCaller *caller, SwNode *node, SwStage *stage, int flags);
 gboolean sw_writes(int flags);
 /* Runs the proof for a quiet stage at the name, so that what was closed is seen (C2). */
 void sw_settle_name(SwOverlay *ov, SwNode *parent, const char *name);

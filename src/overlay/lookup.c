@@ -61,14 +61,22 @@ int sw_overlay_lookup_found(SwOverlay *ov, SwNode *parent, const char *name, gbo
         return r;
     SwEntry entry = {.st = found.st};
     entry.node = sw_node_get(ov, &found, parent, name);
-    entry.entry_us = entry.attr_us = hot ? 0 : ov->config->attr_cache_us;
     sw_mutex_lock(&ov->lock);
+    hot |= sw_lingering_any_locked(ov, parent, name);
+    entry.entry_us = hot ? 0 : ov->config->attr_cache_us;
+    entry.attr_us = sw_attr_us(ov, &found.st, hot);
     entry.node->n_lookup++;
     sw_node_tell_locked(ov, entry.node, &found.st, entry.attr_us);
     sw_node_unref_locked(ov, entry.node);
     sw_mutex_unlock(&ov->lock);
     *ret_entry = entry;
     return 0;
+}
+
+/* A commit to one name of a file with several changes the count of its links, and the kernel does not know which. */
+gint64 sw_attr_us(SwOverlay *ov, const struct stat *st, gboolean hot)
+{
+    return hot || (S_ISREG(st->st_mode) && st->st_nlink > 1) ? 0 : ov->config->attr_cache_us;
 }
 
 /* The second walk after an ESTALE: what was promised, whatever stands at the name by now. */

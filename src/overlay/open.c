@@ -48,10 +48,10 @@ SwCaching sw_handle_caching(const SwHandle *handle)
     return handle->caching;
 }
 
-SwHandle *sw_handle_new_staged(SwOverlay *ov, const SwCaller *caller, SwStage *stage, int flags)
+SwHandle *sw_handle_new_staged(SwOverlay *ov, const SwCaller *caller, SwNode *node, SwStage *stage, int flags)
 {
     sw_stage_join(stage, caller, flags);
-    SwHandle *handle = sw_handle_new(ov, caller, stage->node, SW_HANDLE_STAGED, flags, NULL, NULL);
+    SwHandle *handle = sw_handle_new(ov, caller, node, SW_HANDLE_STAGED, flags, NULL, NULL);
     handle->stage = sw_stage_ref(stage);
     return handle;
 }
@@ -171,8 +171,6 @@ static int open_version(SwOverlay *ov, Opening *opening, SwHandleKind kind, int 
     int r = ov->port->lookat(ov->port, fd, "", &found);
     if (r == 0 && !S_ISREG(found.st.st_mode))
         return walk_again(ov, opening);
-    if (r == 0 && (opening->flags & O_TRUNC))
-        r = ov->port->ftruncate(ov->port, fd, 0);
     if (r < 0)
         return r;
     SwNode *node = opening->node;
@@ -199,7 +197,7 @@ static int open_read(SwOverlay *ov, Opening *opening, SwHandle **ret_handle)
 
 static int open_in_place(SwOverlay *ov, Opening *opening, SwHandleKind kind, SwHandle **ret_handle)
 {
-    int flags = opening->flags & (O_ACCMODE | (kind == SW_HANDLE_INPLACE ? O_APPEND : 0));
+    int flags = opening->flags & (O_ACCMODE | O_TRUNC | (kind == SW_HANDLE_INPLACE ? O_APPEND : 0));
     return open_version(ov, opening, kind, flags, ret_handle);
 }
 
@@ -297,12 +295,28 @@ static gboolean has_several_names(SwOverlay *ov, SwNode *node)
     return several;
 }
 
+/* A magic link leads nowhere but to this node: it is served with what was to wait elsewhere, or through another handle.
+ * Its pages are then the stage's, so nobody else is led to it any more. */
+static gboolean open_repeated(SwOverlay *ov, Opening *opening, SwPin *pin, SwHandle **ret_handle)
+{
+    *ret_handle = pin->handle;
+    if (pin->stage && !pin->handle) {
+        sw_mutex_lock(&ov->lock);
+        sw_node_unlist_locked(ov, opening->node);
+        sw_mutex_unlock(&ov->lock);
+        *ret_handle = sw_handle_new_staged(ov, opening->caller, opening->node, pin->stage, opening->flags);
+    }
+    sw_stage_unref(pin->stage);
+    return *ret_handle || open_by_handle(ov, opening, ret_handle) == 0;
+}
+
 static int open_committed(SwOverlay *ov, Opening *opening, SwHandle **ret_handle)
 {
     const SwCaller *caller = opening->caller;
     SwNode *node = opening->node;
-    gboolean repeat = sw_pin_is_repeat(ov, caller, node);
-    if (repeat && open_by_handle(ov, opening, ret_handle) == 0)
+    SwPin pin = {0};
+    gboolean repeat = sw_pin_take_repeat(ov, caller, node, &pin);
+    if (repeat && open_repeated(ov, opening, &pin, ret_handle))
         return 0;
     if (!repeat && has_several_names(ov, node))
         return walk_again(ov, opening);
@@ -351,7 +365,7 @@ static int open_joining(SwOverlay *ov, const SwCaller *caller, SwStage *stage, i
             stage->edit = FALSE;
         sw_mutex_unlock(&stage->lock);
     }
-    *ret_handle = sw_handle_new_staged(ov, caller, stage, flags);
+    *ret_handle = sw_handle_new_staged(ov, caller, stage->node, stage, flags);
     return 0;
 }
 

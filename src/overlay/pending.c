@@ -257,6 +257,16 @@ static GSList *lingering_at_locked(SwOverlay *ov, SwNode *parent, const char *na
     return found;
 }
 
+gboolean sw_lingering_any_locked(SwOverlay *ov, const SwNode *parent, const char *name)
+{
+    for (GSList *at = ov->lingering; at; at = at->next) {
+        const SwStage *stage = at->data;
+        if (stage->parent == parent && strcmp(stage->name, name) == 0)
+            return TRUE;
+    }
+    return FALSE;
+}
+
 static void set_name_locked(SwOverlay *ov, SwStage *stage, SwNode *parent, const char *name)
 {
     if (parent)

@@ -130,31 +130,39 @@ gboolean sw_pin_intends(SwOverlay *ov, const SwCaller *caller, SwNode *parent, c
     return intends;
 }
 
-gboolean sw_pin_take(SwOverlay *ov, const SwCaller *caller, SwNode *node, SwPin *ret_pin)
+/* Hands over what the pin keeps, and ends it. */
+static void yield_pin(SwOverlay *ov, SwPin *pin, SwPin *ret_pin)
 {
-    sw_mutex_lock(&ov->lock);
-    SwPin *pin = ov->pins ? find_locked(ov, caller) : NULL;
-    if (pin && pin->node == node && !pin->intent)
-        detach_locked(ov, pin);
-    else
-        pin = NULL;
-    sw_mutex_unlock(&ov->lock);
-    if (!pin)
-        return FALSE;
     *ret_pin = (SwPin){.error = pin->error};
     ret_pin->handle = g_steal_pointer(&pin->handle);
     ret_pin->stage = g_steal_pointer(&pin->stage);
     pin_end(ov, pin, FALSE);
-    return TRUE;
 }
 
-gboolean sw_pin_is_repeat(SwOverlay *ov, const SwCaller *caller, SwNode *from)
+gboolean sw_pin_take(SwOverlay *ov, const SwCaller *caller, SwNode *node, SwPin *ret_pin)
 {
     sw_mutex_lock(&ov->lock);
     SwPin *pin = ov->pins ? find_locked(ov, caller) : NULL;
-    gboolean repeat = pin && pin->from == from && !pin->walks;
+    gboolean found = pin && pin->node == node && !pin->intent;
+    if (found)
+        detach_locked(ov, pin);
     sw_mutex_unlock(&ov->lock);
-    return repeat;
+    if (found)
+        yield_pin(ov, pin, ret_pin);
+    return found;
+}
+
+gboolean sw_pin_take_repeat(SwOverlay *ov, const SwCaller *caller, SwNode *from, SwPin *ret_pin)
+{
+    sw_mutex_lock(&ov->lock);
+    SwPin *pin = ov->pins ? find_locked(ov, caller) : NULL;
+    gboolean found = pin && pin->from == from && !pin->walks;
+    if (found)
+        detach_locked(ov, pin);
+    sw_mutex_unlock(&ov->lock);
+    if (found)
+        yield_pin(ov, pin, ret_pin);
+    return found;
 }
 
 gint64 sw_pins_expire(SwOverlay *ov, gint64 now)

@@ -281,6 +281,33 @@ int sw_stage_carry(SwStage *stage, int from_dirfd, const char *from_name, const 
 
 /* ---- content */
 
+static int copy_bytes(SwPort *port, int from, int to, off_t start, off_t end)
+{
+    while (start < end) {
+        ssize_t n = port->copy_range(port, from, start, to, start, MIN(end - start, (off_t)1 << 30));
+        if (n < 0)
+            return n;
+        if (n == 0)
+            break; /* the file was cut while it was copied; the commit will see that it changed */
+        start += n;
+    }
+    return 0;
+}
+
+int sw_copy_sparse(SwPort *port, int from, int to, off_t end)
+{
+    int r = 0;
+    for (off_t at = 0; r == 0 && at < end;) {
+        off_t data = port->lseek(port, from, at, SEEK_DATA);
+        if (data == -ENXIO || data >= end)
+            break; /* a hole to the end */
+        off_t hole = data < 0 ? end : port->lseek(port, from, data, SEEK_HOLE);
+        at = hole > data && hole < end ? hole : end;
+        r = copy_bytes(port, from, to, MAX(data, 0), at);
+    }
+    return r < 0 ? r : port->ftruncate(port, to, end);
+}
+
 static int copy_base(SwStage *stage, int from, int to, guint64 upto)
 {
     SwPort *port = stage->overlay->port;
@@ -290,16 +317,7 @@ static int copy_base(SwStage *stage, int from, int to, guint64 upto)
         return r;
     if (upto >= (guint64)st.st_size && port->clone(port, from, to) == 0)
         return 0;
-    guint64 end = MIN(upto, (guint64)st.st_size);
-    for (guint64 at = 0; at < end;) {
-        ssize_t n = port->copy_range(port, from, at, to, at, MIN(end - at, (guint64)1 << 30));
-        if (n < 0)
-            return n;
-        if (n == 0)
-            break; /* the base was cut while it was copied; the commit will see that it changed */
-        at += n;
-    }
-    return 0;
+    return sw_copy_sparse(port, from, to, MIN(upto, (guint64)st.st_size));
 }
 
 int sw_stage_materialise(SwStage *stage, guint64 upto)
@@ -323,9 +341,9 @@ int sw_stage_materialise(SwStage *stage, guint64 upto)
     sw_mutex_lock(&ov->lock);
     SwFile *old = stage->file;
     stage->file = sw_file_new(ov->port, fd);
+    stage->materialised = TRUE;
     sw_mutex_unlock(&ov->lock);
     sw_file_unref(old);
-    stage->materialised = TRUE;
     return 0;
 }
 
@@ -336,12 +354,13 @@ int sw_stage_reopen(SwStage *stage)
     if (r < 0)
         return r;
     stage->edit = TRUE;
-    stage->materialised = stage->synced = FALSE;
+    stage->synced = FALSE;
     stage->mtime_set = stage->mode_set = stage->owner_set = FALSE;
     sw_ranges_clear(&stage->ranges);
     sw_ranges_init(&stage->ranges);
     sw_mutex_lock(&ov->lock);
     stage->has_base = TRUE;
+    stage->materialised = FALSE;
     stage->state = SW_STAGE_OPEN;
     sw_lingering_remove_locked(ov, stage);
     sw_node_unlist_locked(ov, stage->node);
