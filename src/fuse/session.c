@@ -20,6 +20,8 @@
 #endif
 
 #define READERS 8
+/* Nothing that the ticker does is more urgent. */
+#define TICK_MIN_US (50 * 1000)
 #define WAITERS_MAX 512
 /* How long the kernel may take to greet a mount that succeeded. */
 #define GREETING_US (30 * G_USEC_PER_SEC)
@@ -122,7 +124,7 @@ static void *ticker(void *data)
     while (!g_atomic_int_get(&server->stop)) {
         gint64 next = sw_overlay_tick(server->overlay);
         gint64 now = server->port->now_us(server->port);
-        server->port->sleep_us(server->port, CLAMP(next - now, 5 * 1000, G_USEC_PER_SEC / 4));
+        server->port->sleep_us(server->port, CLAMP(next - now, TICK_MIN_US, G_USEC_PER_SEC / 4));
     }
     return NULL;
 }
