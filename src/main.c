@@ -210,6 +210,7 @@ static int serve_in_background(Daemon *d)
     }
     if (child > 0) {
         close(ends[1]);
+        sw_options_clear(&d->options);
         return wait_for_child(ends[0]);
     }
     close(ends[0]);

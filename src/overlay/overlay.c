@@ -149,8 +149,12 @@ static gint64 tick_streams(SwOverlay *ov, gint64 now)
     g_autoptr(GPtrArray) stages = all_stages(ov);
     for (guint i = 0; i < stages->len; i++) {
         SwStage *stage = stages->pdata[i];
-        if (stage->klass != SW_CLASS_STREAM || !sw_mutex_trylock(&stage->lock))
+        if (!sw_mutex_trylock(&stage->lock))
             continue;
+        if (stage->klass != SW_CLASS_STREAM) {
+            sw_mutex_unlock(&stage->lock);
+            continue;
+        }
         gint64 due = stage->published_us + ov->config->append_interval_us;
         if (stage->state == SW_STAGE_OPEN && stage->trial.has_bytes && !stage->edit && due <= now) {
             int r = sw_stage_commit(stage, 0, TRUE);
