@@ -3,6 +3,7 @@
  * New files: staged (C9), claimed first when made exclusively (C12), or made on the source at once (locks, databases,
  * files that are appended to).
  */
+#include "../core/acl.h"
 #include "internal.h"
 
 #include <errno.h>
@@ -46,10 +47,10 @@ static int create_existing(SwOverlay *ov, const Creating *c, SwEntry *ret_entry,
     return r;
 }
 
-static mode_t masked(SwOverlay *ov, const SwCaller *caller, int dirfd, mode_t mode)
+mode_t sw_masked(SwOverlay *ov, const SwCaller *caller, int dirfd, mode_t mode)
 {
     char acl[8];
-    ssize_t r = ov->port->getxattr(ov->port, dirfd, "", "system.posix_acl_default", acl, 0);
+    ssize_t r = ov->port->getxattr(ov->port, dirfd, "", SW_ACL_DEFAULT, acl, 0);
     return r > 0 ? mode : mode & ~caller->umask;
 }
 
@@ -57,7 +58,7 @@ static mode_t masked(SwOverlay *ov, const SwCaller *caller, int dirfd, mode_t mo
 static int create_direct(SwOverlay *ov, const Creating *c, SwHandleKind kind, SwEntry *ret_entry, SwHandle **ret_handle)
 {
     int flags = (c->flags & (O_ACCMODE | (kind == SW_HANDLE_INPLACE ? O_APPEND : 0))) | O_CREAT | O_EXCL;
-    int fd = ov->port->openat(ov->port, c->dir->fd, c->name, flags, masked(ov, c->caller, c->dir->fd, c->mode));
+    int fd = ov->port->openat(ov->port, c->dir->fd, c->name, flags, sw_masked(ov, c->caller, c->dir->fd, c->mode));
     if (fd < 0)
         return fd;
     g_autoptr(SwFile) file = sw_file_new(ov->port, fd);

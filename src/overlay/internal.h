@@ -340,6 +340,9 @@ SwHandle *sw_handle_new(SwOverlay *ov, const SwCaller *caller, SwNode *node, SwH
 /* `node` is the stage's own, but for a magic link. */
 SwHandle *sw_handle_new_staged(SwOverlay *ov, const SwCaller *caller, SwNode *node, SwStage *stage, int flags);
 gboolean sw_writes(int flags);
+/* The mode for a create in that directory: the source applies a default ACL by itself; without one the umask is ours to
+ * apply. */
+mode_t sw_masked(SwOverlay *ov, const SwCaller *caller, int dirfd, mode_t mode);
 /* Runs the proof for a quiet stage at the name, so that what was closed is seen (C2). */
 void sw_settle_name(SwOverlay *ov, SwNode *parent, const char *name);
 

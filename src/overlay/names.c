@@ -62,21 +62,13 @@ static int making_end(Making *m, int r, SwEntry *ret_entry)
     return r;
 }
 
-/* The source applies a default ACL by itself; without one the umask is ours to apply. */
-static mode_t masked(const Making *m, mode_t mode)
-{
-    char acl[8];
-    ssize_t r = m->ov->port->getxattr(m->ov->port, m->dir->fd, "", "system.posix_acl_default", acl, 0);
-    return r > 0 ? mode : mode & ~m->caller->umask;
-}
-
 int sw_overlay_mkdir(SwOverlay *ov, const SwCaller *caller, SwNode *parent, const char *name, mode_t mode,
                      SwEntry *ret_entry)
 {
     Making m = {.ov = ov, .caller = caller, .parent = parent, .name = name};
     int r = making_begin(&m);
     if (r == 0)
-        r = ov->port->mkdirat(ov->port, m.dir->fd, name, masked(&m, mode));
+        r = ov->port->mkdirat(ov->port, m.dir->fd, name, sw_masked(ov, caller, m.dir->fd, mode));
     return making_end(&m, r, ret_entry);
 }
 
@@ -86,7 +78,7 @@ int sw_overlay_mknod(SwOverlay *ov, const SwCaller *caller, SwNode *parent, cons
     Making m = {.ov = ov, .caller = caller, .parent = parent, .name = name};
     int r = making_begin(&m);
     if (r == 0)
-        r = ov->port->mknodat(ov->port, m.dir->fd, name, masked(&m, mode), dev);
+        r = ov->port->mknodat(ov->port, m.dir->fd, name, sw_masked(ov, caller, m.dir->fd, mode), dev);
     return making_end(&m, r, ret_entry);
 }
 
