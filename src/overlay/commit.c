@@ -139,19 +139,6 @@ static gboolean same_content(const SwFound *a, const SwFound *b)
            memcmp(&a->st.st_mtim, &b->st.st_mtim, sizeof a->st.st_mtim) == 0;
 }
 
-static int copy_piece(SwPort *port, int from, int to, guint64 start, guint64 end)
-{
-    while (start < end) {
-        ssize_t n = port->copy_range(port, from, start, to, start, MIN(end - start, (guint64)1 << 30));
-        if (n < 0)
-            return n;
-        if (n == 0)
-            break; /* a hole at the end of the stage: the size is set below */
-        start += n;
-    }
-    return 0;
-}
-
 /* What the handle wrote, over a copy of `current`. */
 static int merge(SwStage *stage, int current, const SwFound *now, int to)
 {
@@ -167,7 +154,7 @@ static int merge(SwStage *stage, int current, const SwFound *now, int to)
     for (guint i = 0; r == 0 && i < sw_ranges_count(&stage->ranges); i++) {
         SwRange piece = sw_ranges_get(&stage->ranges, i);
         size = MAX(size, piece.end);
-        r = copy_piece(port, stage->file->fd, to, piece.start, piece.end);
+        r = sw_copy_bytes(port, stage->file->fd, to, piece.start, piece.end);
     }
     return r < 0 ? r : port->ftruncate(port, to, size);
 }

@@ -76,18 +76,6 @@ static void note_range(SwOverlay *ov, const SwCaller *caller, SwStage *stage, of
     stage->mtime_set = FALSE;
 }
 
-static int stage_writable(SwStage *stage)
-{
-    if (stage->state == SW_STAGE_GONE)
-        return -stage->gone_error;
-    if (stage->state == SW_STAGE_COMMITTED) {
-        int r = sw_stage_reopen(stage);
-        if (r < 0)
-            return r;
-    }
-    return sw_stage_materialise(stage, G_MAXUINT64);
-}
-
 /* Calls that shift what follows touch everything from `offset` on. */
 static off_t touched_length(SwOverlay *ov, SwStage *stage, int mode, off_t offset, off_t length)
 {
@@ -120,7 +108,7 @@ int sw_overlay_fallocate(SwOverlay *ov, const SwCaller *caller, SwHandle *handle
                                               : ov->port->fallocate(ov->port, handle->file->fd, mode, offset, length);
     SW_HOLD(&stage->lock);
     struct stat st;
-    int r = stage_writable(stage);
+    int r = sw_stage_ready(stage, G_MAXUINT64);
     if (r == 0)
         r = ov->port->statat(ov->port, stage->file->fd, "", &st);
     if (r == 0)
@@ -141,7 +129,7 @@ ssize_t sw_overlay_copy_range(SwOverlay *ov, const SwCaller *caller, SwHandle *f
                    ? ov->port->copy_range(ov->port, source->fd, from_offset, to->file->fd, to_offset, size)
                    : -EOPNOTSUPP; /* the kernel then reads and writes, so that an append is a record */
     SW_HOLD(&stage->lock);
-    int r = stage_writable(stage);
+    int r = sw_stage_ready(stage, G_MAXUINT64);
     if (r < 0)
         return r;
     ssize_t n = ov->port->copy_range(ov->port, source->fd, from_offset, stage->file->fd, to_offset, size);

@@ -139,11 +139,22 @@ static void yield_pin(SwOverlay *ov, SwPin *pin, SwPin *ret_pin)
     pin_end(ov, pin, FALSE);
 }
 
-gboolean sw_pin_take(SwOverlay *ov, const SwCaller *caller, SwNode *node, SwPin *ret_pin)
+static gboolean leads_to(const SwPin *pin, const SwNode *node)
+{
+    return pin->node == node && !pin->intent;
+}
+
+static gboolean came_from(const SwPin *pin, const SwNode *node)
+{
+    return pin->from == node && !pin->walks;
+}
+
+static gboolean take_if(SwOverlay *ov, const SwCaller *caller, gboolean (*fits)(const SwPin *, const SwNode *),
+                        SwNode *node, SwPin *ret_pin)
 {
     sw_mutex_lock(&ov->lock);
     SwPin *pin = ov->pins ? find_locked(ov, caller) : NULL;
-    gboolean found = pin && pin->node == node && !pin->intent;
+    gboolean found = pin && fits(pin, node);
     if (found)
         detach_locked(ov, pin);
     sw_mutex_unlock(&ov->lock);
@@ -152,17 +163,14 @@ gboolean sw_pin_take(SwOverlay *ov, const SwCaller *caller, SwNode *node, SwPin 
     return found;
 }
 
+gboolean sw_pin_take(SwOverlay *ov, const SwCaller *caller, SwNode *node, SwPin *ret_pin)
+{
+    return take_if(ov, caller, leads_to, node, ret_pin);
+}
+
 gboolean sw_pin_take_repeat(SwOverlay *ov, const SwCaller *caller, SwNode *from, SwPin *ret_pin)
 {
-    sw_mutex_lock(&ov->lock);
-    SwPin *pin = ov->pins ? find_locked(ov, caller) : NULL;
-    gboolean found = pin && pin->from == from && !pin->walks;
-    if (found)
-        detach_locked(ov, pin);
-    sw_mutex_unlock(&ov->lock);
-    if (found)
-        yield_pin(ov, pin, ret_pin);
-    return found;
+    return take_if(ov, caller, came_from, from, ret_pin);
 }
 
 gint64 sw_pins_expire(SwOverlay *ov, gint64 now)

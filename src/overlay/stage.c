@@ -281,7 +281,7 @@ int sw_stage_carry(SwStage *stage, int from_dirfd, const char *from_name, const 
 
 /* ---- content */
 
-static int copy_bytes(SwPort *port, int from, int to, off_t start, off_t end)
+int sw_copy_bytes(SwPort *port, int from, int to, off_t start, off_t end)
 {
     while (start < end) {
         ssize_t n = port->copy_range(port, from, start, to, start, MIN(end - start, (off_t)1 << 30));
@@ -303,7 +303,7 @@ int sw_copy_sparse(SwPort *port, int from, int to, off_t end)
             break; /* a hole to the end */
         off_t hole = data < 0 ? end : port->lseek(port, from, data, SEEK_HOLE);
         at = hole > data && hole < end ? hole : end;
-        r = copy_bytes(port, from, to, MAX(data, 0), at);
+        r = sw_copy_bytes(port, from, to, MAX(data, 0), at);
     }
     return r < 0 ? r : port->ftruncate(port, to, end);
 }
@@ -391,8 +391,7 @@ void sw_stage_join(SwStage *stage, const SwCaller *caller, int flags)
     sw_mutex_unlock(&stage->lock);
 }
 
-/* S held: readies the stage for a change of content. */
-static int stage_ready(SwStage *stage, guint64 upto)
+int sw_stage_ready(SwStage *stage, guint64 upto)
 {
     if (stage->state == SW_STAGE_GONE)
         return -stage->gone_error;
@@ -433,7 +432,7 @@ ssize_t sw_stage_write(SwStage *stage, const SwCaller *caller, const void *buf, 
     SwPort *port = stage->overlay->port;
     SW_HOLD(&stage->lock);
     pid_t pid = writer_of(stage, caller, mapped);
-    int r = stage_ready(stage, G_MAXUINT64);
+    int r = sw_stage_ready(stage, G_MAXUINT64);
     struct stat st;
     if (r == 0 && append)
         r = port->statat(port, stage->file->fd, "", &st);
@@ -459,7 +458,7 @@ int sw_stage_truncate(SwStage *stage, const SwCaller *caller, guint64 size)
 {
     SwPort *port = stage->overlay->port;
     SW_HOLD(&stage->lock);
-    int r = stage_ready(stage, size);
+    int r = sw_stage_ready(stage, size);
     if (r == 0)
         r = port->ftruncate(port, stage->file->fd, size);
     if (r < 0)
