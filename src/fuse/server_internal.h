@@ -4,6 +4,7 @@
 
 #include "../core/base.h"
 #include "config.h"
+#include "readers.h"
 #include "server.h"
 #include "workers.h"
 
@@ -14,17 +15,17 @@ struct SwServer {
     SwPort *port;
     SwOverlay *overlay;
     struct fuse_session *session;
+    SwReaders *readers; /* while it runs */
     SwWorkers *workers;
     gboolean privileged; /* the daemon is root and acts as its callers */
     gboolean mounted;
     gint greeted; /* atomic: INIT came */
-    gint running; /* atomic: request threads */
     gint stop;    /* atomic: the ticker shall end */
 };
 
 extern const struct fuse_lowlevel_ops sw_fuse_ops;
 
-/* A request that is a FUSE_TMPFILE in disguise of a FUSE_CREATE carries this name (session.c). */
+/* A request that is a FUSE_TMPFILE in disguise of a FUSE_CREATE carries this name (readers.c). */
 #define SW_TMPFILE_NAME ".safewritefs-tmpfile"
 
 #endif

@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Mounting, the threads that read requests, and the end.
+ * Mounting, serving, and the end.
  */
+#include "readers.h"
 #include "reply.h"
 #include "server_internal.h"
 
 #include <errno.h>
-#include <linux/fuse.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
@@ -15,21 +15,11 @@
 #include <sys/vfs.h>
 #include <unistd.h>
 
-#ifndef FUSE_TMPFILE
-#define FUSE_TMPFILE 51
-#endif
-
-#define READERS 8
 /* Nothing that the ticker does is more urgent. */
 #define TICK_MIN_US (50 * 1000)
 #define WAITERS_MAX 512
 /* How long the kernel may take to greet a mount that succeeded. */
 #define GREETING_US (30 * G_USEC_PER_SEC)
-
-static void woken(int signal)
-{
-    (void)signal;
-}
 
 int sw_server_clear_dead(const char *mountpoint)
 {
@@ -83,41 +73,6 @@ int sw_server_new(const SwServerSetup *setup, SwServer **ret_server, char **ret_
     return 0;
 }
 
-/*
- * libfuse before 3.17 knows no FUSE_TMPFILE.  The request is laid out like a FUSE_CREATE, and is answered like one, so
- * it is handed on as that, under a name no program can use (C26).
- */
-static gboolean disguise_tmpfile(struct fuse_buf *buf)
-{
-    static const char name[] = SW_TMPFILE_NAME;
-    struct fuse_in_header *header = buf->mem;
-    size_t size = sizeof *header + sizeof(struct fuse_create_in) + sizeof name;
-    if (buf->size < sizeof *header + sizeof(struct fuse_create_in) || header->opcode != FUSE_TMPFILE)
-        return FALSE;
-    memcpy((char *)buf->mem + size - sizeof name, name, sizeof name);
-    header->opcode = FUSE_CREATE;
-    header->len = buf->size = size;
-    return TRUE;
-}
-
-static void *reader(void *data)
-{
-    SwServer *server = data;
-    struct fuse_buf buf = {0};
-    while (!fuse_session_exited(server->session)) {
-        int r = fuse_session_receive_buf(server->session, &buf);
-        if (r == -EINTR)
-            continue;
-        if (r <= 0)
-            break;
-        disguise_tmpfile(&buf);
-        fuse_session_process_buf(server->session, &buf);
-    }
-    free(buf.mem);
-    g_atomic_int_add(&server->running, -1);
-    return NULL;
-}
-
 static void *ticker(void *data)
 {
     SwServer *server = data;
@@ -134,7 +89,7 @@ static gboolean announce(SwServer *server)
 {
     struct stat st;
     gint64 until = server->port->now_us(server->port) + GREETING_US;
-    while (!g_atomic_int_get(&server->greeted) && g_atomic_int_get(&server->running) == READERS &&
+    while (!g_atomic_int_get(&server->greeted) && !sw_readers_ended(server->readers) &&
            server->port->now_us(server->port) < until)
         g_usleep(500);
     if (!g_atomic_int_get(&server->greeted) || stat(server->setup.mountpoint, &st) < 0)
@@ -148,7 +103,7 @@ static gboolean announce(SwServer *server)
 static void wait_for_end(SwServer *server, const sigset_t *signals)
 {
     const struct timespec pause = {.tv_nsec = 100 * 1000 * 1000};
-    while (g_atomic_int_get(&server->running) == READERS)
+    while (!sw_readers_ended(server->readers))
         if (sigtimedwait(signals, NULL, &pause) > 0)
             break;
     fuse_session_exit(server->session);
@@ -156,38 +111,26 @@ static void wait_for_end(SwServer *server, const sigset_t *signals)
 
 static void block_signals(sigset_t *signals)
 {
-    const struct sigaction wake = {.sa_handler = woken};
     sigemptyset(signals);
     sigaddset(signals, SIGTERM);
     sigaddset(signals, SIGINT);
     sigaddset(signals, SIGHUP);
     pthread_sigmask(SIG_BLOCK, signals, NULL);
     signal(SIGPIPE, SIG_IGN);
-    sigaction(SIGUSR1, &wake, NULL);
 }
 
 int sw_server_run(SwServer *server)
 {
-    pthread_t readers[READERS], tick;
+    pthread_t tick;
     sigset_t signals;
     block_signals(&signals);
-    g_atomic_int_set(&server->running, READERS);
-    for (guint i = 0; i < READERS; i++)
-        if (pthread_create(&readers[i], NULL, reader, server) != 0)
-            g_error("cannot make threads");
+    server->readers = sw_readers_start(server->session);
     gboolean ticking = pthread_create(&tick, NULL, ticker, server) == 0;
     gboolean up = announce(server);
     if (up)
         wait_for_end(server, &signals);
     fuse_session_exit(server->session);
-    /* A reader may be about to block when the first signal comes: it is called until it has left. */
-    while (g_atomic_int_get(&server->running) > 0) {
-        for (guint i = 0; i < READERS; i++)
-            pthread_kill(readers[i], SIGUSR1);
-        g_usleep(2000);
-    }
-    for (guint i = 0; i < READERS; i++)
-        pthread_join(readers[i], NULL);
+    sw_readers_stop(g_steal_pointer(&server->readers));
     g_atomic_int_set(&server->stop, TRUE);
     if (ticking)
         pthread_join(tick, NULL);

@@ -82,11 +82,15 @@ static int rename_out(SwStage *stage, const SwTarget *target, guint flags)
     return r;
 }
 
+static gboolean same_object(const SwFound *a, const SwFound *b)
+{
+    return a->st.st_ino == b->st.st_ino && a->tag == b->tag;
+}
+
 static gboolean leads_to(SwOverlay *ov, const SwTarget *target, const SwFound *wanted)
 {
     SwFound found;
-    return ov->port->lookat(ov->port, target->dir->fd, target->name, &found) == 0 &&
-           found.st.st_ino == wanted->st.st_ino && found.tag == wanted->tag;
+    return ov->port->lookat(ov->port, target->dir->fd, target->name, &found) == 0 && same_object(&found, wanted);
 }
 
 /* The node takes the identity under which it will be found, before others can find it; back when it failed. */
@@ -135,7 +139,7 @@ static void committed(SwStage *stage, const SwTarget *target)
 
 static gboolean same_content(const SwFound *a, const SwFound *b)
 {
-    return a->st.st_ino == b->st.st_ino && a->tag == b->tag && a->st.st_size == b->st.st_size &&
+    return same_object(a, b) && a->st.st_size == b->st.st_size &&
            memcmp(&a->st.st_mtim, &b->st.st_mtim, sizeof a->st.st_mtim) == 0;
 }
 
@@ -202,6 +206,29 @@ static int rebase(SwStage *stage, const SwTarget *target, const SwFound *now)
 }
 
 /*
+ * A rewriter's version that the edit displaced goes back to its name, and the edit starts over with it.  Should a still
+ * newer one stand there by then, that comes out in exchange, and goes back in its turn: the last commit wins (C9).
+ * What is left in the stage's place is ours, or a version that was replaced.
+ */
+static int put_back(SwStage *stage, const SwTarget *target, SwFound displaced)
+{
+    SwOverlay *ov = stage->overlay;
+    int stage_dir = sw_control_stage_dir(ov->control, stage->worker);
+    SwFound put, out;
+    int r = ov->port->lookat(ov->port, stage->file->fd, "", &put);
+    for (guint tries = 0; r == 0 && tries < EDIT_TRIES; tries++) {
+        r = ov->port->renameat(ov->port, stage_dir, stage->stage_name, target->dir->fd, target->name, RENAME_EXCHANGE);
+        if (r == 0)
+            r = ov->port->lookat(ov->port, stage_dir, stage->stage_name, &out);
+        if (r < 0 || same_object(&out, &put))
+            return r;
+        put = displaced;
+        displaced = out;
+    }
+    return r < 0 ? r : -EBUSY;
+}
+
+/*
  * Rewriters do not take the lease (C9), so one may slip in between the look and the rename.  An exchange shows what was
  * replaced: if it is not what the edit was made over, the edit is made again over that.  1: again; 0: done.
  */
@@ -215,18 +242,18 @@ static int publish_edit(SwStage *stage, const SwTarget *target, const SwFound *o
     if (r < 0)
         return r;
     SwFound replaced;
-    r = ov->port->lookat(ov->port, stage_dir, stage->stage_name, &replaced);
     ov->port->become(ov->port, NULL);
-    if (r == 0 && (replaced.st.st_ino != over->st.st_ino || replaced.tag != over->tag)) {
-        /* Put it back, and start over with it as the version to edit. */
-        r = ov->port->renameat(ov->port, stage_dir, stage->stage_name, target->dir->fd, target->name, RENAME_EXCHANGE);
-        ov->port->become(ov->port, &stage->cred);
-        return r < 0 ? r : 1;
+    /* If this fails it is not known what would be dropped, so nothing is. */
+    if (ov->port->lookat(ov->port, stage_dir, stage->stage_name, &replaced) == 0) {
+        if (same_object(&replaced, over)) {
+            ov->port->unlinkat(ov->port, stage_dir, stage->stage_name, 0);
+        } else {
+            r = put_back(stage, target, replaced);
+            r = r < 0 ? r : 1;
+        }
     }
-    if (r == 0) /* else it is not known what would be dropped */
-        ov->port->unlinkat(ov->port, stage_dir, stage->stage_name, 0);
     ov->port->become(ov->port, &stage->cred);
-    return 0;
+    return r;
 }
 
 static int edit_once(SwStage *stage, const SwTarget *target, const SwFound *seen)
@@ -235,7 +262,7 @@ static int edit_once(SwStage *stage, const SwTarget *target, const SwFound *seen
     int r = sw_look(stage->overlay, target->dir->fd, target->name, &now, NULL);
     if (r < 0)
         return r == -ENOENT ? -ESTALE : r;
-    if (now.st.st_ino != seen->st.st_ino || now.tag != seen->tag)
+    if (!same_object(&now, seen))
         return 1; /* the lease is on a version that was replaced meanwhile */
     if (!same_content(&stage->base, &now)) {
         r = rebase(stage, target, &now);

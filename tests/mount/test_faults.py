@@ -274,6 +274,41 @@ def test_slow_source_is_interruptible(hosts):
     assert b.read("log") in (b"0\n1\n", b"0\n1\n2\n", b"0\n2\n1\n")
 
 
+OPENERS = """
+import threading
+fd = os.open('f', os.O_RDWR)
+os.pwrite(fd, b'EDIT', 0)
+def again():
+    other = os.open('f', os.O_RDWR)
+    os.close(other)
+threads = [threading.Thread(target=os.close, args=(fd,))] + [threading.Thread(target=again) for _ in range(40)]
+for thread in threads:
+    thread.start()
+    time.sleep(0.01)
+for thread in threads:
+    thread.join()
+"""
+
+
+def test_waiting_requests_keep_nobody_else(hosts, source):
+    """C24: a commit waits for a lease that another host holds, 40 threads for that commit; everybody else goes on."""
+    a, b = hosts
+    a.write("f", b"....")
+    holder = next(name for name in os.listdir(source + "/.safewritefs/hosts") if name.startswith("beta."))
+    lease = "%s/.safewritefs/leases/%016x" % (source, os.stat(source + "/f").st_ino)
+    os.symlink(holder + " 1 -", lease)
+    writer = a.worker()
+    writer.start(OPENERS)
+    assert writer.is_waiting(1)
+    started = time.monotonic()
+    assert a.read("f") == b"...." and a.list() == ["f"]
+    a.write("g", b"new")
+    assert time.monotonic() - started < 5
+    os.unlink(lease)
+    writer.finish()
+    assert b.read("f") == b"EDIT"
+
+
 def test_daemon_killed_under_readers_and_writers(lab, source):
     """C24: a killed daemon: ENOTCONN for everybody, the other host goes on, nothing is torn."""
     a, b = lab.host(source, "alpha"), lab.host(source, "beta")

@@ -133,7 +133,8 @@ static gssize refused(SwPort *port, const char *member, const char *name, guint 
     sim->world->now_us++;
     g_byte_array_append(sim->mays, &(guint8){(guint8)may}, 1);
     remember(sim, member, name);
-    fault = sim->calls == sim->plan.at && harms(&sim->plan, may) ? sim->plan.fault : SIM_NONE;
+    gboolean planned = sim->calls == sim->plan.at || (sim->plan.again && sim->calls == sim->plan.again);
+    fault = planned && harms(&sim->plan, may) ? sim->plan.fault : SIM_NONE;
     sim->struck |= fault != SIM_NONE;
     let_others(sim, fault == SIM_PAUSE);
     sim->lose = fault == SIM_LOST;

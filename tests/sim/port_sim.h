@@ -70,7 +70,8 @@ SimProcess *sim_process_new(SimProcesses *processes, pid_t ppid);
 typedef struct {
     SimFault fault;
     guint64 at;
-    int error; /* for FAIL and LOST; calls that cannot end so are not harmed */
+    guint64 again; /* PAUSE also before this later call; 0: not */
+    int error;     /* for FAIL and LOST; calls that cannot end so are not harmed */
 } SimPlan;
 
 /* `machine` tells boot ids apart: only hosts of one machine can see each other dead.  `processes` may be NULL. */

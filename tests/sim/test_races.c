@@ -16,6 +16,8 @@
 #define NAME "data.bin"
 #define BEFORE "0123456789abcdef"
 #define REWRITTEN "a new and longer content, all of it"
+#define FEW_CALLS 8 /* of A between the two times B goes first */
+#define NEWEST "the newest, which came last"
 
 typedef struct {
     Sim *sim;
@@ -50,6 +52,16 @@ static int edits_too(SimHost *host, SimProcess *process)
 static int rewrites(SimHost *host, SimProcess *process)
 {
     return sim_put(host, process, NAME, O_CREAT | O_TRUNC, REWRITTEN);
+}
+
+/* Twice, and the other side goes on in between. */
+static int rewrites_twice(SimHost *host, SimProcess *process)
+{
+    int r = sim_put(host, process, NAME, O_CREAT | O_TRUNC, REWRITTEN);
+
+    if (host->sim->world.sched)
+        sim_sched_pass(host->sim->world.sched, -1);
+    return r < 0 ? r : sim_put(host, process, NAME, O_CREAT | O_TRUNC, NEWEST);
 }
 
 static int appends(SimHost *host, SimProcess *process)
@@ -111,6 +123,11 @@ static void both_edits(Sim *sim, int a, int b, const char *text)
 static void rewritten_or_edited(Sim *sim, int a, int b, const char *text)
 {
     both(sim, a, b, text, (const char *const[]){REWRITTEN, "a neEDITd longer content, all of it", NULL});
+}
+
+static void newest_or_edited(Sim *sim, int a, int b, const char *text)
+{
+    both(sim, a, b, text, (const char *const[]){NEWEST, "the EDITst, which came last", NULL});
 }
 
 static void rewritten(Sim *sim, int a, int b, const char *text)
@@ -227,8 +244,9 @@ static void check_end(Sim *sim, const Race *race, const Side *a, const Side *b)
     sim_disk_litter(sim, names);
 }
 
-/* The number of A's calls; 0 after a complaint. */
-static guint64 race_once(const Race *race, guint64 at)
+/* B goes first before A's call `at`, and a second time before the call `again`.  The number of A's calls; 0 after a
+ * complaint. */
+static guint64 race_once(const Race *race, guint64 at, guint64 again)
 {
     Sim *sim = sim_new(at);
     Side a = {.sim = sim, .act = race->a}, b = {.sim = sim, .act = race->b};
@@ -240,7 +258,7 @@ static guint64 race_once(const Race *race, guint64 at)
         sim_disk_put(sim, NAME, race->old);
     a.host = sim_host_mounted(sim, 1);
     b.host = sim_host_mounted(sim, 2);
-    sim_port_plan(a.host->port, &(SimPlan){.fault = SIM_PAUSE, .at = at});
+    sim_port_plan(a.host->port, &(SimPlan){.fault = SIM_PAUSE, .at = at, .again = again});
     sim->world.sched = sched;
     sim_sched_run(sched);
     sim->world.sched = NULL;
@@ -249,7 +267,7 @@ static guint64 race_once(const Race *race, guint64 at)
         check_read(sim, race, &b);
     check_end(sim, race, &a, &b);
     if (sim->complaints->len > 0) {
-        print_error("%s, before A's call %u:\n%s", race->name, (guint)at, sim->complaints->str);
+        print_error("%s, before A's calls %u and %u:\n%s", race->name, (guint)at, (guint)again, sim->complaints->str);
         calls = 0;
     }
     g_free(b.text);
@@ -261,22 +279,39 @@ static guint64 race_once(const Race *race, guint64 at)
 static void race_everywhere(void **state)
 {
     const Race *race = *state;
-    guint64 calls = race_once(race, 0);
+    guint64 calls = race_once(race, 0, 0);
     guint n_bad = 0;
 
     assert_true(calls > 0);
     for (guint64 at = 1; at <= calls; at++)
-        n_bad += race_once(race, at) == 0;
+        n_bad += race_once(race, at, 0) == 0;
     if (n_bad)
         fail_msg("%s: %u runs went wrong", race->name, n_bad);
 }
 
+/* C9, C10: rewriters come before any two calls of an editor, who puts back what he displaced: the last one wins. */
+static void edit_among_rewriters(void **state)
+{
+    static const Race race = {"C10 edit and two rewrites", BEFORE, edits, rewrites_twice, newest_or_edited, {NULL}};
+    guint64 calls = race_once(&race, 0, 0);
+    guint n_bad = 0;
+
+    (void)state;
+    assert_true(calls > 0);
+    for (guint64 at = 1; at <= calls; at++)
+        for (guint64 again = at + 1; again <= MIN(at + FEW_CALLS, calls + FEW_CALLS); again++)
+            n_bad += race_once(&race, at, again) == 0;
+    if (n_bad)
+        fail_msg("%u runs went wrong", n_bad);
+}
+
 int main(void)
 {
-    struct CMUnitTest tests[G_N_ELEMENTS(races)];
+    struct CMUnitTest tests[G_N_ELEMENTS(races) + 1];
 
     for (guint i = 0; i < G_N_ELEMENTS(races); i++)
         tests[i] = (struct CMUnitTest){
             .name = races[i].name, .test_func = race_everywhere, .initial_state = (void *)&races[i]};
+    tests[G_N_ELEMENTS(races)] = (struct CMUnitTest)cmocka_unit_test(edit_among_rewriters);
     return cmocka_run_group_tests_name("races", tests, NULL, NULL);
 }
