@@ -15,6 +15,7 @@
 
 /* A single write(2) longer than this is published in parts. */
 #define RECORD_MAX (64u << 20)
+#define PAGE_BYTES 4096
 #define LEASE_WAIT_US (600 * G_USEC_PER_SEC)
 
 /* Bytes short of the largest WRITE by which a piece may be smaller and yet not be the last: the first one ends at a
@@ -90,6 +91,19 @@ static int lease_end(SwOverlay *ov, SwHandle *handle, gsize size, gboolean may_w
     }
 }
 
+/*
+ * A write of more than one page can be cut short by a full disk or quota, and btrfs then has no room to cut off what
+ * was written: so the room is taken before.  On a network file system that would be one more round trip for each
+ * record.
+ */
+static int reserve(SwOverlay *ov, SwHandle *handle, off_t end, gsize size)
+{
+    if (ov->network || end % PAGE_BYTES + size <= PAGE_BYTES)
+        return 0;
+    int r = ov->port->fallocate(ov->port, handle->file->fd, FALLOC_FL_KEEP_SIZE, end, size);
+    return r == -ENOSPC || r == -EDQUOT || r == -EFBIG ? r : 0;
+}
+
 static int append_record(SwOverlay *ov, SwHandle *handle, const void *buf, gsize size, gboolean may_wait)
 {
     SwContentLease *lease;
@@ -97,7 +111,9 @@ static int append_record(SwOverlay *ov, SwHandle *handle, const void *buf, gsize
     int r = lease_end(ov, handle, size, may_wait, &lease, &st);
     if (r < 0)
         return r;
-    r = sw_port_write_all(ov->port, handle->file->fd, buf, size, st.st_size);
+    r = reserve(ov, handle, st.st_size, size);
+    if (r == 0)
+        r = sw_port_write_all(ov->port, handle->file->fd, buf, size, st.st_size);
     if (r < 0)
         (void)ov->port->ftruncate(ov->port, handle->file->fd, st.st_size);
     else if (ov->network)
@@ -119,7 +135,15 @@ static int publish_pending(SwOverlay *ov, SwHandle *handle, gboolean may_wait)
     ov->appenders = g_slist_remove(ov->appenders, handle);
     sw_mutex_unlock(&ov->lock);
     g_byte_array_set_size(handle->pending, 0);
+    handle->failure = r;
     return r;
+}
+
+static int take_failure(SwHandle *handle)
+{
+    int failure = handle->failure;
+    handle->failure = 0;
+    return failure;
 }
 
 int sw_append_publish(SwOverlay *ov, SwHandle *handle, gboolean may_wait)
@@ -169,9 +193,11 @@ int sw_append_flush(SwOverlay *ov, SwHandle *handle, const SwCaller *caller, gbo
 {
     SW_HOLD(&handle->lock);
     if (!handle->pending || !handle->pending->len)
-        return 0;
-    if (ov->config->on_kill == SW_ON_KILL_COMMIT || !was_killed(ov, handle, caller->tid))
-        return publish_pending(ov, handle, may_wait);
+        return take_failure(handle);
+    if (ov->config->on_kill == SW_ON_KILL_COMMIT || !was_killed(ov, handle, caller->tid)) {
+        int r = publish_pending(ov, handle, may_wait);
+        return r == -EINPROGRESS ? r : take_failure(handle);
+    }
     put_aside(ov, handle, caller);
     g_byte_array_set_size(handle->pending, 0);
     return 0;
@@ -194,6 +220,9 @@ ssize_t sw_append_write(SwOverlay *ov, SwHandle *handle, const SwCaller *caller,
                         gboolean may_wait)
 {
     SW_HOLD(&handle->lock);
+    /* The pieces before this one were taken, so that write(2) counted them: whoever goes on has to know. */
+    if (handle->failure)
+        return take_failure(handle);
     gboolean more = size + PIECE_SLACK > __atomic_load_n(&ov->max_write, __ATOMIC_RELAXED);
     gsize waiting = handle->pending ? handle->pending->len : 0;
     if (more && waiting + size < RECORD_MAX) {
@@ -214,9 +243,9 @@ ssize_t sw_append_write(SwOverlay *ov, SwHandle *handle, const SwCaller *caller,
 int sw_append_truncate(SwOverlay *ov, SwHandle *handle, guint64 size)
 {
     SW_HOLD(&handle->lock);
-    int r = publish_pending(ov, handle, TRUE);
     SwContentLease *lease;
     struct stat st;
+    int r = publish_pending(ov, handle, TRUE);
     if (r == 0)
         r = lease_end(ov, handle, 0, TRUE, &lease, &st);
     if (r < 0)

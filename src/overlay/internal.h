@@ -128,6 +128,7 @@ struct SwHandle {
     SwFile *file;        /* counted; all but STAGED */
     SwIdentity id;       /* of `file` */
     GByteArray *pending; /* pieces of a record that is not complete yet */
+    int failure;         /* of a record whose first pieces were taken: for the next write or close to report */
     gint64 pending_since_us;
     pid_t pending_writer; /* process */
 };
@@ -316,7 +317,8 @@ void sw_evidence_gather(SwStage *stage, pid_t tid, SwFlusher *ret_flusher, SwEvi
 /* ---- append.c */
 ssize_t sw_append_write(SwOverlay *ov, SwHandle *handle, const SwCaller *caller, const void *buf, size_t size,
                         gboolean may_wait);
-/* As publish, for close(2): an incomplete record of a killed writer goes to salvage. */
+/* As publish, for close(2) and fsync(2): an incomplete record of a killed writer goes to salvage, and a record that
+ * could not be appended since the last report is reported. */
 int sw_append_flush(SwOverlay *ov, SwHandle *handle, const SwCaller *caller,
                     gboolean may_wait) G_GNUC_WARN_UNUSED_RESULT;
 int sw_append_publish(SwOverlay *ov, SwHandle *handle, gboolean may_wait) G_GNUC_WARN_UNUSED_RESULT;

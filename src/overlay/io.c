@@ -157,13 +157,12 @@ static void mark_synced(SwStage *stage)
 
 int sw_overlay_fsync(SwOverlay *ov, const SwCaller *caller, SwHandle *handle, gboolean data_only, gboolean may_wait)
 {
-    (void)caller;
     if (!may_wait)
         return -EINPROGRESS;
     ov->port->become(ov->port, &handle->cred);
     SwStage *stage = handle->stage;
     if (handle->kind == SW_HANDLE_APPEND) {
-        int r = sw_append_publish(ov, handle, TRUE);
+        int r = sw_append_flush(ov, handle, caller, TRUE);
         if (r < 0)
             return r;
     }

@@ -3,6 +3,7 @@
 
 import glob
 import os
+import shutil
 import subprocess
 import time
 
@@ -95,6 +96,39 @@ def test_disk_full_for_edits_and_appends(small):
     assert b.read("f") == OLD and b.read("log") == b"line\n" * 10_000
     assert writer("error(put, 'log', b'last\\n', flags=os.O_WRONLY | os.O_APPEND)") is None
     assert b.read("log") == b"line\n" * 10_000 + b"last\n"
+
+
+@pytest.fixture
+def limited(lab):
+    """Two hosts over a subvolume that may hold 4 MiB."""
+    if not shutil.which("mkfs.btrfs"):
+        pytest.skip("no mkfs.btrfs")
+    top = lab.loop_source("btrfs", 256 << 20)
+    source = top + "/limited"
+    for words in (["quota", "enable", top], ["subvolume", "create", source], ["qgroup", "limit", "4M", source]):
+        subprocess.run(["btrfs", *words], check=True, stdout=subprocess.DEVNULL)
+    os.chmod(source, 0o777)
+    return lab.host(source, "alpha"), lab.host(source, "beta")
+
+
+def test_quota(limited):
+    """C24, C3: EDQUOT reaches write(2) or close(2); the old version is whole; below the limit all works."""
+    a, b = limited
+    a.write("f", OLD)
+    a("put('log', b'line\\n' * 1000, flags=os.O_WRONLY | os.O_CREAT | os.O_APPEND)")
+    reader = b.reader("f", [OLD])
+    writer = a.worker()
+    for _ in range(3):
+        assert writer("error(put, 'f', os.urandom(8 << 20), piece=65536)") == "EDQUOT"
+        assert a.read("f") == OLD and b.read("f") == OLD
+    record = "error(put, 'log', os.urandom(6 << 20), flags=os.O_WRONLY | os.O_APPEND, piece=8 << 20)"
+    assert writer(record) == "EDQUOT"
+    assert b.read("log") == b"line\n" * 1000
+    done = a.run("dd if=/dev/urandom of=f bs=64k count=200 status=none", check=False)
+    assert done.returncode != 0 and "quota" in done.stderr
+    assert set(reader.stop()) == {0}
+    writer("put('f', b'fits')")
+    assert a.read("f") == b.read("f") == b"fits"
 
 
 def test_completely_full(small):
