@@ -6,8 +6,10 @@
  * been printed and it exits 32, as mount(8) wants.
  */
 #include "core/config.h"
+#include "fuse/keeping.h"
 #include "fuse/server.h"
 #include "lease/control.h"
+#include "lease/keeper.h"
 #include "log.h"
 #include "options.h"
 #include "overlay/overlay.h"
@@ -35,6 +37,8 @@ typedef struct {
     SwPort *port;
     int source_fd;
     SwControl *control;
+    SwKeeper *keeper;
+    SwKeeping *keeping;
     SwOverlay *overlay;
     SwServer *server;
     int parent_fd; /* where the parent waits, or -1 */
@@ -49,6 +53,30 @@ static void note(gpointer data, SwNoteLevel level, const char *text)
 static void trace(const char *operation, int error)
 {
     sw_log(SW_LOG_DEBUG, "%s: %s", operation, g_strerror(error));
+}
+
+/* What the keeper has to say, to people and to the overlay. */
+static void happened(gpointer data, SwKeeperWhat what, const char *host_id, int error)
+{
+    Daemon *d = data;
+    switch (what) {
+    case SW_KEEPER_REJOINED:
+        sw_log(SW_LOG_WARNING,
+               "this host was silent for too long and others went on without it: rejoined as host %s, "
+               "what was being written is in salvage",
+               host_id);
+        sw_overlay_fenced(d->overlay);
+        break;
+    case SW_KEEPER_LOST:
+        sw_log(SW_LOG_WARNING, "host %s was taken for dead, and cannot rejoin yet: %s", host_id, g_strerror(-error));
+        break;
+    case SW_KEEPER_BROKE:
+        sw_log(SW_LOG_INFO, "host %s was silent for its lease: broken, what it was writing is in salvage", host_id);
+        break;
+    case SW_KEEPER_BURIED:
+        sw_log(SW_LOG_INFO, "host %s, a mount of this machine, is dead: what it was writing is in salvage", host_id);
+        break;
+    }
 }
 
 /* Limits and rights of the process.  A user's quota and the blocks reserved for root must bind the daemon when it acts
@@ -147,6 +175,13 @@ static int set_up(Daemon *d, char **why)
     if (r < 0)
         return r;
     d->overlay = sw_overlay_new(d->port, d->control, &d->options.config, d->source_fd, note, NULL);
+    SwKeeperEvents events = {.happened = happened, .data = d};
+    d->keeper = sw_keeper_new(d->port, d->control, d->options.config.lease_us, &events);
+    d->keeping = sw_keeping_start(d->port, d->keeper);
+    if (!d->keeping) {
+        *why = g_strdup("cannot start another thread");
+        return -EAGAIN;
+    }
     g_autofree char *options = fuse_options(&d->options);
     SwServerSetup setup = {.port = d->port, .overlay = d->overlay, .mountpoint = d->options.mountpoint};
     setup.fuse_options = options;
@@ -160,7 +195,11 @@ static int set_up(Daemon *d, char **why)
 static void tear_down(Daemon *d)
 {
     sw_server_free(d->server);
+    if (d->keeping)
+        sw_keeping_retire(d->keeping);
     sw_overlay_free(d->overlay);
+    sw_keeping_stop(d->keeping);
+    sw_keeper_free(d->keeper);
     sw_control_close(d->control);
     sw_port_free(d->port);
     if (d->source_fd >= 0)

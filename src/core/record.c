@@ -19,6 +19,7 @@
  *   claim   /.safewritefs/hosts/<id>/stage/<worker>/<seq>       worker and seq: 1 to 64 of [0-9A-Za-z-]
  *   lease   <id> <sequence> -                                   nothing being appended
  *   lease   <id> <sequence> append <offset> <length> <inode>[ <path>]
+ *   lock    <id> <sequence> <kind> <pid> <process> <inode>[ <path>]
  *
  * Paths are relative to the source, free of empty, "." and ".." components and of reserved names: a parser refuses
  * others, and a formatter leaves them out.
@@ -439,6 +440,67 @@ int sw_lease_text_parse(const char *text, SwLeaseText *ret_lease)
     }
     *ret_lease = lease;
     return 0;
+}
+
+/* ---- locks/<key> ---- */
+
+static const char *const lock_kinds[] = {"file", "symlink", "link", "dir"};
+
+char *sw_lock_text_format(const SwLockText *lock)
+{
+    GString *out = g_string_new(NULL);
+    const char *path = sound_or_empty(lock->path);
+    gsize length;
+
+    g_string_append_printf(out, "%s %" G_GUINT64_FORMAT " %s ", lock->host_id, lock->sequence, lock_kinds[lock->kind]);
+    g_string_append_printf(out, "%" G_GINT64_FORMAT " %" G_GUINT64_FORMAT " %" G_GUINT64_FORMAT,
+                           CLAMP(lock->pid, 0, G_MAXINT32), lock->process, lock->dir_ino);
+    length = out->len;
+    if (*path) {
+        g_string_append_c(out, ' ');
+        append_escaped(out, path);
+    }
+    if (out->len > LINK_TARGET_MAX)
+        g_string_truncate(out, length);
+    return g_string_free(out, FALSE);
+}
+
+static int parse_lock_kind(Slice word, SwLockKind *ret_kind)
+{
+    for (guint i = 0; i < G_N_ELEMENTS(lock_kinds); i++)
+        if (word_is(word, lock_kinds[i])) {
+            *ret_kind = (SwLockKind)i;
+            return 0;
+        }
+    return -EBADMSG;
+}
+
+int sw_lock_text_parse(const char *text, SwLockText *ret_lock)
+{
+    SwLockText lock = {0};
+    guint64 pid;
+
+    if (strnlen(text, LINK_TARGET_MAX + 1) > LINK_TARGET_MAX)
+        return -EBADMSG;
+    if (parse_host_id(next_word(&text), lock.host_id) < 0 ||
+        parse_unsigned(next_word(&text), G_MAXUINT64, &lock.sequence) < 0 ||
+        parse_lock_kind(next_word(&text), &lock.kind) < 0 || parse_unsigned(next_word(&text), G_MAXINT32, &pid) < 0 ||
+        parse_unsigned(next_word(&text), G_MAXUINT64, &lock.process) < 0 ||
+        parse_unsigned(next_word(&text), G_MAXUINT64, &lock.dir_ino) < 0)
+        return -EBADMSG;
+    lock.pid = (gint64)pid;
+    if (text &&
+        (unescape_into(next_word(&text), lock.path, sizeof(lock.path)) < 0 || text || !path_is_sound(lock.path)))
+        return -EBADMSG;
+    *ret_lock = lock;
+    return 0;
+}
+
+guint64 sw_lock_key(guint64 dir_ino, const char *name)
+{
+    g_autofree char *text = g_strdup_printf("%" G_GUINT64_FORMAT "/%s", dir_ino, name);
+
+    return hash_bytes(text, strlen(text));
 }
 
 /* ---- salvage/<entry>.info ---- */

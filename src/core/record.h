@@ -61,6 +61,28 @@ typedef struct {
 char *sw_lease_text_format(const SwLeaseText *lease); /* g_free */
 int sw_lease_text_parse(const char *text, SwLeaseText *ret_lease) G_GNUC_WARN_UNUSED_RESULT;
 
+/* How an application made its lock (C18). */
+typedef enum { SW_LOCK_FILE, SW_LOCK_SYMLINK, SW_LOCK_LINK, SW_LOCK_DIR } SwLockKind;
+
+/*
+ * The target of locks/<key>, the record of an application's lock:
+ * "<id> <sequence> <kind> <pid> <process> <directory inode>[ <path>]".
+ */
+typedef struct {
+    char host_id[SW_HOST_ID_MAX + 1];
+    guint64 sequence; /* counts the locks of this host; tells two holds apart */
+    SwLockKind kind;
+    gint64 pid;      /* of who made it, as its host numbers processes; 0: not visible there */
+    guint64 process; /* what tells it from later bearers of that pid in the same boot; 0: the kernel cannot say */
+    guint64 dir_ino; /* of the directory that the lock is in */
+    char path[1024]; /* below the source, "" when longer than a record can say */
+} SwLockText;
+
+char *sw_lock_text_format(const SwLockText *lock); /* g_free */
+int sw_lock_text_parse(const char *text, SwLockText *ret_lock) G_GNUC_WARN_UNUSED_RESULT;
+/* Which record in locks/ is this name's. */
+guint64 sw_lock_key(guint64 dir_ino, const char *name);
+
 /* salvage/<entry>.info: what the bytes in salvage/<entry>.data are. */
 typedef struct {
     char *path;   /* where they would have been committed, below the source */

@@ -59,6 +59,7 @@ struct SwContentLease {
     pthread_cond_t turn; /* signalled when it comes to the head; with leases->lock */
     char name[17];
     char *text;
+    SwEpoch *epoch; /* that it is held in */
 };
 
 /* One wait for the link, while it lasts. */
@@ -195,31 +196,13 @@ static gboolean link_says(SwPort *port, int dirfd, const char *name, const char 
 }
 
 /* A text that names us and no other hold of ours. */
-static char *make_text(SwContentLeases *leases, const SwLeaseText *intent)
+static char *make_text(SwContentLeases *leases, const SwEpoch *epoch, const SwLeaseText *intent)
 {
     SwLeaseText text = intent ? *intent : (SwLeaseText){0};
 
-    strcpy(text.host_id, sw_control_host_id(leases->control));
+    strcpy(text.host_id, sw_epoch_host_id(epoch));
     text.sequence = (guint32)g_atomic_int_add(&leases->sequence, 1);
     return sw_lease_text_format(&text);
-}
-
-/* What leases/<name> says at the server; "" for what is no link of ours. */
-static int read_fresh(SwControl *control, const char *name, char **ret_text)
-{
-    SwPort *port = control->port;
-    int dirfd = sw_open_fresh(control, "leases");
-    int r;
-
-    if (dirfd < 0)
-        return dirfd;
-    r = sw_read_link(port, dirfd, name, ret_text);
-    sw_fd_close(port, &dirfd);
-    if (r == -EINVAL || r == -EMSGSIZE) {
-        *ret_text = g_strdup("");
-        r = 0;
-    }
-    return r;
 }
 
 /* May the hold that `text` tells of be ended?  1: yes; 0: no, or it has been ended just now. */
@@ -236,78 +219,25 @@ static int is_abandoned(SwControl *control, const char *text, gboolean *ret_buri
     if (r <= 0)
         return r < 0 ? r : 1;
     *ret_buried = sw_bury_if_dead(control, holder.host_id) == 0;
+    if (!*ret_buried)
+        sw_control_want(control, holder.host_id);
     return 0;
 }
 
-/* Only under leases/<key>.break, where nobody else drops the link: is it still the one that was judged? */
-static int drop_judged(SwControl *control, const char *name, const char *judged)
-{
-    g_autofree char *text = NULL;
-    SwLeaseText holder;
-    int r = read_fresh(control, name, &text);
-
-    if (r < 0)
-        return r;
-    if (strcmp(text, judged) != 0)
-        return -EAGAIN;
-    if (sw_lease_text_parse(text, &holder) == 0)
-        r = sw_undo_append(control, &holder);
-    return r < 0 ? r : sw_drop_lease(control, name);
-}
-
-/* Another breaker is at it, or died doing so. */
-static void check_breaker(SwControl *control, const char *name)
-{
-    g_autofree char *text = NULL;
-    gboolean buried = FALSE;
-
-    if (read_fresh(control, name, &text) == 0 && is_abandoned(control, text, &buried) == 1)
-        (void)sw_drop_lease(control, name);
-}
-
-/* 0: `judged` stands there no more; -EAGAIN: look again later. */
-static int break_hold(SwContentLease *lease, const char *judged)
-{
-    SwControl *control = lease->leases->control;
-    SwPort *port = control->port;
-    g_autofree char *breaker = g_strconcat(lease->name, ".break", NULL);
-    g_autofree char *text = make_text(lease->leases, NULL);
-    int r = port->symlinkat(port, text, control->leases, breaker);
-
-    if (r == -EEXIST) {
-        check_breaker(control, breaker);
-        return -EAGAIN;
-    }
-    if (r < 0)
-        return r;
-    r = drop_judged(control, lease->name, judged);
-    (void)sw_drop_lease(control, breaker);
-    return r;
-}
-
 /* ---- competing on disk [P11] */
-
-/* Our directory `released` goes first when we are buried or fenced. */
-static gboolean is_fenced(SwControl *control)
-{
-    struct stat st;
-    int r = control->port->statat(control->port, control->released, "", &st);
-
-    return r == -ESTALE || r == -ENOENT || (r == 0 && st.st_nlink == 0);
-}
 
 static int check_holder(SwContentLease *lease, Wait *wait)
 {
     SwControl *control = lease->leases->control;
     g_autofree char *text = NULL;
     gboolean buried = FALSE;
-    int r = read_fresh(control, lease->name, &text);
+    int r = sw_read_fresh(control, lease->name, &text);
 
     if (r < 0)
         return r == -ENOENT ? 0 : r;
     r = is_abandoned(control, text, &buried);
     if (r == 1) {
-        r = break_hold(lease, text);
+        r = sw_break_lease(control, lease->name, text);
         buried = r == 0;
     }
     if (buried) {
@@ -363,7 +293,7 @@ static int compete(SwContentLease *lease, Wait *wait)
     int r = port->become(port, NULL);
 
     while (r == 0) {
-        if (is_fenced(control))
+        if (sw_epoch_is_fenced(control, lease->epoch, FALSE))
             return -ESTALE;
         r = port->symlinkat(port, lease->text, control->leases, lease->name);
         /* Made, and the reply was lost. */
@@ -396,7 +326,8 @@ static SwContentLease *lease_new(SwContentLeases *leases, guint64 key, const SwL
     lease->leases = leases;
     lease->key = key;
     g_snprintf(lease->name, sizeof lease->name, "%016" G_GINT64_MODIFIER "x", key);
-    lease->text = make_text(leases, intent);
+    lease->epoch = sw_control_epoch(leases->control);
+    lease->text = make_text(leases, lease->epoch, intent);
     pthread_cond_init(&lease->turn, NULL);
     return lease;
 }
@@ -431,16 +362,17 @@ int sw_content_lease_intend(SwContentLease *lease, const SwLeaseText *intent)
 {
     SwControl *control = lease->leases->control;
     SwPort *port = control->port;
-    g_autofree char *text = make_text(lease->leases, intent);
+    g_autofree char *text = make_text(lease->leases, lease->epoch, intent);
     g_autofree char *fresh = sw_control_unique(control, "intent-");
+    int released = lease->epoch->released;
     int r = port->become(port, NULL);
 
     if (r == 0)
-        r = port->symlinkat(port, text, control->released, fresh);
+        r = port->symlinkat(port, text, released, fresh);
     if (r == 0) {
-        r = port->renameat(port, control->released, fresh, control->leases, lease->name, 0);
+        r = port->renameat(port, released, fresh, control->leases, lease->name, 0);
         if (r < 0)
-            (void)port->unlinkat(port, control->released, fresh, 0);
+            (void)port->unlinkat(port, released, fresh, 0);
     }
     if (r < 0)
         return r == -ENOENT ? -ESTALE : r;
@@ -449,25 +381,33 @@ int sw_content_lease_intend(SwContentLease *lease, const SwLeaseText *intent)
     return 0;
 }
 
+int sw_content_lease_confirm(SwContentLease *lease)
+{
+    return sw_control_confirm(lease->leases->control, lease->epoch);
+}
+
 /* [P13] */
 static int let_go(SwContentLease *lease)
 {
     SwControl *control = lease->leases->control;
     SwPort *port = control->port;
     char name[8];
+    int released = lease->epoch->released;
     int r = port->become(port, NULL);
 
     if (r < 0)
         return r;
     /* A few names that are used over and over: the rename drops what was released under it before. */
     g_snprintf(name, sizeof name, "%u", (guint)(lease->key % RELEASED_NAMES));
-    r = port->renameat(port, control->leases, lease->name, control->released, name, 0);
+    r = port->renameat(port, control->leases, lease->name, released, name, 0);
     if (r == -ENOENT) /* ours no more; or done, and the reply was lost */
-        return link_says(port, control->released, name, lease->text) ? 0 : -ESTALE;
+        return link_says(port, released, name, lease->text) ? 0 : -ESTALE;
+    if (r == -ESTALE)
+        return r;
     /* No room for a name, or a fault.  Should even this fail, the next one here who wants it finds it abandoned. */
     if (r < 0 && link_says(port, control->leases, lease->name, lease->text))
         return port->unlinkat(port, control->leases, lease->name, 0);
-    return r < 0 && link_says(port, control->released, name, lease->text) ? 0 : r;
+    return r < 0 && link_says(port, released, name, lease->text) ? 0 : r;
 }
 
 int sw_content_lease_release(SwContentLease *lease)

@@ -39,6 +39,13 @@ int sw_content_lease_take(SwContentLeases *leases, guint64 key, const SwLeaseTex
 /* Stores another intent with a lease that is held (a fresh link renamed over it). */
 int sw_content_lease_intend(SwContentLease *lease, const SwLeaseText *intent) G_GNUC_WARN_UNUSED_RESULT;
 
+/*
+ * To be asked right before a write that no server will refuse, as an append is one: may others have taken the lease
+ * from us, because we were silent for too long?  0 or -ESTALE; when it is half of the lease time since the last
+ * renewal, it renews first, and its errno.
+ */
+int sw_content_lease_confirm(SwContentLease *lease) G_GNUC_WARN_UNUSED_RESULT;
+
 /* Releases and frees.  -ESTALE: it was not ours any more. */
 int sw_content_lease_release(SwContentLease *lease);
 

@@ -10,6 +10,7 @@
  *   .safewritefs/hosts/<id>/stage/<w>/<seq>  staged files; the directory is the fencing token
  *   .safewritefs/hosts/<id>/released/        where a lease goes when it is released (one RENAME, fenced: F23)
  *   .safewritefs/leases/<key>                leases on contents, symbolic links
+ *   .safewritefs/locks/<key>                 records of applications' locks, symbolic links
  *   .safewritefs/salvage/<entry>.data|.info
  *
  * All access goes through descriptors opened once, below which nothing is followed; entries that are not of the
@@ -28,6 +29,12 @@
 typedef struct SwControl SwControl;
 
 /*
+ * One life of this mount under one host id.  When others have taken it for dead, it goes on under a new one (C21); what
+ * was made in the old one can then neither be committed nor released.  Lives as long as the control.
+ */
+typedef struct SwEpoch SwEpoch;
+
+/*
  * Finds or makes the control directory of the directory `source_fd` (known to people as `source_path`), refuses a
  * foreign or forged one, one above or below, an unknown format; claims an epoch; cleans up after dead mounts of this
  * machine (record flock free and same boot id): leases undone, stages to salvage, directories removed.
@@ -39,30 +46,57 @@ int sw_control_open(SwPort *port, int source_fd, const char *source_path, const 
 /* Leaves: what is still staged goes to salvage (reason "unmounted"), then our directory goes.  NULL is allowed. */
 void sw_control_close(SwControl *control);
 
-const char *sw_control_host_id(const SwControl *control);
+/* The present epoch; any thread may see it replaced by another at any time. */
+SwEpoch *sw_control_epoch(const SwControl *control);
+const char *sw_epoch_host_id(const SwEpoch *epoch);
+/* Directory descriptor of stage directory `worker` (0 .. SW_STAGE_DIRS - 1); the epoch keeps it. */
+int sw_epoch_stage_dir(const SwEpoch *epoch, guint worker);
 
-/* Directory descriptor of stage directory `worker` (0 .. SW_STAGE_DIRS - 1); the control keeps it. */
-int sw_control_stage_dir(SwControl *control, guint worker);
+/* Both of the present epoch. */
+const char *sw_control_host_id(const SwControl *control);
+int sw_control_stage_dir(const SwControl *control, guint worker);
 int sw_control_dir(SwControl *control); /* of .safewritefs itself */
 
 /*
- * Moves stage `name` of directory `worker` to salvage, with `info` (host_id, wall_us and size are filled in here).
+ * Moves stage `name` of directory `worker` of that epoch to salvage, with `info` (host_id, wall_us and size are filled
+ * in here).
  * Acts as `cred` (the owner of the bytes) for the files it makes.  Keeps salvage within its bounds.  An empty stage
  * is removed instead.  On failure the stage stays where it is.
  */
-int sw_control_salvage(SwControl *control, guint worker, const char *name, const SwSalvageInfo *info,
-                       const SwCred *cred) G_GNUC_WARN_UNUSED_RESULT;
+int sw_control_salvage(SwControl *control, const SwEpoch *epoch, guint worker, const char *name,
+                       const SwSalvageInfo *info, const SwCred *cred) G_GNUC_WARN_UNUSED_RESULT;
 
 /*
  * Leaves a note beside stage `name` of what it holds, for whoever finds it after a crash: its path above all.  As
  * `cred`.  To be forgotten before the stage is committed; sw_control_salvage does so by itself.
  */
-int sw_control_describe(SwControl *control, guint worker, const char *name, const SwSalvageInfo *info,
-                        const SwCred *cred) G_GNUC_WARN_UNUSED_RESULT;
-void sw_control_forget_description(SwControl *control, guint worker, const char *name, const SwCred *cred);
+int sw_control_describe(SwControl *control, const SwEpoch *epoch, guint worker, const char *name,
+                        const SwSalvageInfo *info, const SwCred *cred) G_GNUC_WARN_UNUSED_RESULT;
+void sw_control_forget_description(SwControl *control, const SwEpoch *epoch, guint worker, const char *name,
+                                   const SwCred *cred);
 
 /* Drops what salvage holds over its bounds in size and age, oldest first. */
 void sw_control_trim_salvage(SwControl *control);
+
+/*
+ * Goes on under a new host id if `lost` is still the present epoch and others have removed it.  0: there is another one
+ * now; -EEXIST: `lost` is as good as ever; -EAGAIN: another thread is at it; else why it cannot be made.
+ */
+int sw_control_rejoin(SwControl *control, const SwEpoch *lost) G_GNUC_WARN_UNUSED_RESULT;
+
+/*
+ * May this host still write in place what it holds in that epoch (C21)?  Servers do not refuse such a write: the host
+ * itself stops, half a lease after its last renewal, unless it can renew now.  0, -ESTALE or why it cannot.
+ */
+int sw_control_confirm(SwControl *control, const SwEpoch *epoch) G_GNUC_WARN_UNUSED_RESULT;
+
+/*
+ * Whoever waits for something that another host holds says so each time it looks, at least once in 100 ms or so: that
+ * host is then watched, and broken when it is dead.  `want` is called by any thread; it is set once, before there are
+ * others (keeper.h).
+ */
+void sw_control_want(SwControl *control, const char *host_id);
+void sw_control_on_wait(SwControl *control, void (*want)(gpointer data, const char *host_id), gpointer data);
 
 /* Is that host's directory still there?  1, 0, or -errno.  A claim of a host that is gone binds nobody. */
 int sw_control_host_exists(SwControl *control, const char *host_id);

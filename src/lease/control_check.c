@@ -6,7 +6,7 @@
  *   1. no control directory above the source, none near below it          [P2]
  *   2. .safewritefs is a directory, not a link or anything else           [P1]
  *   3. its owner is who a file made by this daemon belongs to there       [P1]
- *   4. nobody else may write in it, nor in hosts, leases                  [P1]
+ *   4. nobody else may write in it, nor in hosts, leases, locks           [P1]
  *   5. its format is one we know                                          [P3]
  *
  * The owner is learned from a file made exclusively and looked at through its own descriptor: whoever owns the
@@ -432,6 +432,8 @@ int sw_enter_control_dir(SwControl *control, char **ret_why)
         r = enter(control, "hosts", mode, FALSE, &control->hosts, ret_why);
     if (r == 0)
         r = enter(control, "leases", mode, FALSE, &control->leases, ret_why);
+    if (r == 0)
+        r = enter(control, "locks", mode, FALSE, &control->locks, ret_why);
     if (r == 0)
         r = enter(control, "salvage", control->root ? 01777 : 0700, TRUE, &control->salvage, ret_why);
     return r;

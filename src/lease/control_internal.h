@@ -5,9 +5,11 @@
 /*
  * What the files of this directory share; nothing outside includes it.
  *
- * control.c        opening, the epoch, claims, leaving
+ * control.c        opening, claims, leaving
+ * epoch.c          this mount's directory: claimed, kept alive, lost, claimed anew
  * control_check.c  is this control directory one we may trust and use?
  * predecessor.c    burying the dead: stages, stage directories, leases, record
+ * breaker.c        one breaker at a time: of a lease, of a host
  * salvage.c        entries: put, scan, trim
  */
 
@@ -20,8 +22,22 @@
 /* Suffix of the note beside a stage. */
 #define SW_DESCRIPTION ".info"
 
+/* Suffix of what stands in leases/ while somebody breaks what is named before it. */
+#define SW_MARK ".break"
+
 /* A boot id that no kernel gives: of mounts that cannot be told dead by their record's lock. */
 #define SW_NO_BOOT_ID "00000000-0000-0000-0000-000000000000"
+
+/* One life of this mount under one host id.  Kept open to the end: a late call fails at the server, not here. */
+struct SwEpoch {
+    /* immutable once it is the control's */
+    char id[SW_HOST_ID_MAX + 1];
+    int own;      /* hosts/<id> */
+    int record;   /* hosts/<id>/record, flocked */
+    int released; /* hosts/<id>/released: what is taken away from others' reach comes here first */
+    int stages[SW_STAGE_DIRS];
+    SwEpoch *older; /* the one before, or NULL */
+};
 
 struct SwControl {
     /* immutable after init */
@@ -30,25 +46,31 @@ struct SwControl {
     char *source_path; /* for people */
     gboolean root;     /* requests come with many fsuids */
     uid_t owner;       /* who owns what this daemon makes there, as the server says (root_squash) */
-    char id[SW_HOST_ID_MAX + 1];
     char boot_id[37];
+    gint64 lease_us;
     guint64 salvage_max;
     gint64 salvage_age_us;
-    int dir, hosts, leases, salvage;
-    int own;      /* hosts/<id> */
-    int record;   /* hosts/<id>/record, flocked */
-    int released; /* hosts/<id>/released: what is taken away from others' reach comes here first */
-    int stages[SW_STAGE_DIRS];
+    int dir, hosts, leases, locks, salvage;
+
+    /* set before other threads know of the control */
+    void (*want)(gpointer data, const char *host_id);
+    gpointer want_data;
 
     /* atomic */
-    gint sequence; /* of names made by this mount */
-    gint trimming; /* somebody is at it */
+    SwEpoch *epoch;  /* owned, with its `older` ones; NULL only while the first is being claimed */
+    gint rejoining;  /* somebody is at it */
+    gint beats;      /* the counter in the record's mtime */
+    gint beats_lost; /* how many did not get through */
+    gint64 beat_us;  /* when the last one that did was begun */
+    gint sequence;   /* of names made by this mount */
+    gint trimming;   /* somebody is at it */
 
     /* protected by lock */
     SwMutex lock;
-    guint puts;        /* since the last trim */
-    guint64 salvaged;  /* bytes found by the last trim, and put since */
-    gint64 trimmed_us; /* when that was */
+    guint puts;           /* since the last trim */
+    guint64 salvaged;     /* bytes found by the last trim, and put since */
+    gint64 trimmed_us;    /* when that was */
+    GHashTable *breaking; /* names of what threads of this mount are breaking */
 };
 
 static inline void sw_fd_close(SwPort *port, int *fd)
@@ -57,6 +79,31 @@ static inline void sw_fd_close(SwPort *port, int *fd)
         (void)port->close(port, *fd);
     *fd = -1;
 }
+
+/* The present epoch.  Ask once, and keep to it. */
+static inline SwEpoch *sw_epoch_now(const SwControl *control)
+{
+    return __atomic_load_n(&control->epoch, __ATOMIC_ACQUIRE);
+}
+
+/* ---- epoch.c */
+
+/* A small text of the machine, without the end of its line; "" when there is none. */
+void sw_read_machine_text(SwPort *port, const char *path, char *ret_text, size_t size);
+/* Claims a new epoch and makes it the present one. */
+int sw_epoch_claim(SwControl *control) G_GNUC_WARN_UNUSED_RESULT;
+/* Removes what is left of its directory on disk once that has been evacuated. */
+void sw_epoch_remove(SwControl *control, SwEpoch *epoch);
+void sw_epoch_free(SwControl *control, SwEpoch *epoch);
+/* Have others begun to break it?  `released` goes first.  `fresh`: asked of the server itself, past all caches. */
+gboolean sw_epoch_is_fenced(SwControl *control, const SwEpoch *epoch, gboolean fresh);
+/* The heartbeat: one SETATTR.  Failures are counted in `beats_lost`. */
+int sw_control_beat(SwControl *control) G_GNUC_WARN_UNUSED_RESULT;
+/* For loops that may take long, whichever thread they are in. */
+void sw_control_beat_if_due(SwControl *control);
+gint64 sw_control_beat_interval(const SwControl *control);
+/* When the last heartbeat that got through was begun. */
+gint64 sw_control_beat_us(const SwControl *control);
 
 /* ---- control_check.c */
 
@@ -84,6 +131,10 @@ int sw_read_link(SwPort *port, int dirfd, const char *name, char **ret_text) G_G
 /* Opens directory `name` of the control directory anew, so that names below are looked up at the server (F12). */
 int sw_open_fresh(SwControl *control, const char *name) G_GNUC_WARN_UNUSED_RESULT;
 
+/* What was taken among our stages as `taken` goes back to its name; to salvage, if that has been taken meanwhile.
+ * -EEXIST. */
+int sw_put_back(SwControl *control, int dirfd, const char *name, int stage, const char *taken, const SwCred *cred);
+
 /* ---- predecessor.c */
 
 /* Buries all dead mounts of this machine.  Errors are left for the next mount. */
@@ -97,6 +148,39 @@ int sw_undo_append(SwControl *control, const SwLeaseText *lease) G_GNUC_WARN_UNU
 /* Takes leases/<name> out of reach and drops it.  The caller knows that it may. */
 int sw_drop_lease(SwControl *control, const char *name);
 
+/* Drops what hosts that are gone have left in leases/: calls of theirs that came late. */
+void sw_sweep_leases(SwControl *control);
+/* Buries that host, whoever knows that it is dead; only under the mark of sw_breaking_begin. */
+int sw_bury(SwControl *control, int host, const char *host_id, const char *reason) G_GNUC_WARN_UNUSED_RESULT;
+/* Is it a mount of this machine that is dead? */
+gboolean sw_is_dead_here(SwControl *control, const char *host_id);
+/* The record of a host: -EBADMSG unless it is one of the expected owner. */
+int sw_read_record(SwControl *control, int fd, SwHostRecord *ret_record) G_GNUC_WARN_UNUSED_RESULT;
+
+/* ---- breaker.c */
+
+/* What leases/<name> says at the server; "" for what is no link of ours. */
+int sw_read_fresh(SwControl *control, const char *name, char **ret_text) G_GNUC_WARN_UNUSED_RESULT;
+/*
+ * The heartbeat of the host whose directory is `host`, asked of the server; 0 when it has no record.  -ENOENT: the host
+ * is gone; -EEXIST: its record is none that we believe.
+ */
+int sw_host_counter(SwControl *control, int host, guint64 *ret_counter) G_GNUC_WARN_UNUSED_RESULT;
+/* Makes leases/<name>.break ours until the end; -EAGAIN while it is another's. */
+int sw_breaking_begin(SwControl *control, const char *name) G_GNUC_WARN_UNUSED_RESULT;
+void sw_breaking_end(SwControl *control, const char *name);
+/* Drops the mark of somebody who can do nothing any more, if it still says what was expected: another may have dropped
+ * that one meanwhile, and made its own (-EAGAIN). */
+int sw_drop_mark(SwControl *control, const char *mark, const char *expected);
+/* Ends the hold that `judged` tells of.  0; -ENOENT: something else stands there now; -EAGAIN: look again later. */
+int sw_break_lease(SwControl *control, const char *name, const char *judged) G_GNUC_WARN_UNUSED_RESULT;
+/*
+ * Fences and buries a host that was silent for its lease, if its heartbeat still is `counter`: -EEXIST if not, -EAGAIN
+ * while another does.  Not `alone`: only fences it, which any number may do at once; for a host whose breaker is silent
+ * as well.
+ */
+int sw_break_host(SwControl *control, const char *host_id, guint64 counter, gboolean alone) G_GNUC_WARN_UNUSED_RESULT;
+
 /* ---- salvage.c */
 
 /* Moves the regular file `name` of `dirfd` to salvage as what `host_id` left; removes it instead when empty. */
@@ -104,5 +188,8 @@ int sw_salvage_put(SwControl *control, int dirfd, const char *name, const char *
                    const SwCred *cred);
 /* Moves anything else out of a stage directory's way. */
 int sw_salvage_junk(SwControl *control, int dirfd, const char *name) G_GNUC_WARN_UNUSED_RESULT;
+/* Keeps it there, as what `host_id` left, until it is old. */
+int sw_salvage_keep_junk(SwControl *control, int dirfd, const char *name,
+                         const char *host_id) G_GNUC_WARN_UNUSED_RESULT;
 
 #endif

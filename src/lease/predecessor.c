@@ -4,17 +4,20 @@
  * Burying dead mounts of this machine.
  *
  * A mount holds the lock on its record as long as it lives, and the kernel lets go of it when it dies; so the lock
- * being free, in the same boot, means dead [P7].  Who got it buries alone, in this order, from which fencing follows
- * [P8]:
+ * being free, in the same boot, means dead [P7].  One at a time buries (breaker.c), in this order, from which fencing
+ * follows [P8]:
  *
+ *   `released`        no lease released any more; by this a host that lives learns that it was given up
  *   stages            to salvage: from here a rename of one fails at the server
- *   stage directories and `released`: nothing new can be staged, no lease released
+ *   stage directories nothing new can be staged
  *   leases            torn appends cut off, then dropped
+ *   locks             of applications, moved to salvage (app_lock.c)
  *   record, directory claims of that host bind nobody any more
  *
  * A step that fails ends the burial; the record is still there, and the next one starts over.
  */
 
+#include "app_lock.h"
 #include "control_internal.h"
 
 #include <errno.h>
@@ -87,15 +90,17 @@ int sw_drop_lease(SwControl *control, const char *name)
 {
     SwPort *port = control->port;
     g_autofree char *taken = sw_control_unique(control, "dropped-");
-    int r = port->renameat(port, control->leases, name, control->released, taken, 0);
+    int released = sw_epoch_now(control)->released;
+    int r = port->renameat(port, control->leases, name, released, taken, 0);
 
     if (r < 0)
         return r;
-    if (port->unlinkat(port, control->released, taken, 0) == -EISDIR)
-        (void)port->unlinkat(port, control->released, taken, AT_REMOVEDIR);
+    if (port->unlinkat(port, released, taken, 0) == -EISDIR)
+        (void)port->unlinkat(port, released, taken, AT_REMOVEDIR);
     return 0;
 }
 
+/* Of that host, or with NULL of any that is gone. */
 static int drop_lease_of(SwControl *control, const char *name, const char *host_id)
 {
     g_autofree char *text = NULL;
@@ -106,11 +111,11 @@ static int drop_lease_of(SwControl *control, const char *name, const char *host_
         return 0;
     if (r < 0)
         return r;
-    if (sw_lease_text_parse(text, &lease) < 0 || strcmp(lease.host_id, host_id) != 0)
+    if (sw_lease_text_parse(text, &lease) < 0 || (host_id && strcmp(lease.host_id, host_id) != 0))
         return 0;
-    r = sw_undo_append(control, &lease);
-    if (r == 0)
-        r = sw_drop_lease(control, name);
+    if (!host_id && sw_control_host_exists(control, lease.host_id) != 0)
+        return 0;
+    r = g_str_has_suffix(name, SW_MARK) ? sw_drop_mark(control, name, text) : sw_break_lease(control, name, text);
     return r == -ENOENT ? 0 : r;
 }
 
@@ -119,9 +124,16 @@ static int drop_leases_of(SwControl *control, const char *host_id)
     g_autoptr(GPtrArray) names = NULL;
     int r = sw_dir_names(control->port, control->leases, SW_HOSTS_MAX, FALSE, &names);
 
-    for (guint i = 0; r == 0 && i < names->len; i++)
+    for (guint i = 0; r == 0 && i < names->len; i++) {
+        sw_control_beat_if_due(control);
         r = drop_lease_of(control, names->pdata[i], host_id);
+    }
     return r;
+}
+
+void sw_sweep_leases(SwControl *control)
+{
+    sw_ignore(drop_leases_of(control, NULL)); /* what is left now, the next sweep finds */
 }
 
 /* ---- stages of the dead */
@@ -198,8 +210,10 @@ static int evacuate_stage_dir(SwControl *control, int stage, const char *worker,
         g_autoptr(GPtrArray) names = NULL;
 
         r = sw_dir_names(port, fd, SW_STAGES_MAX, FALSE, &names);
-        for (guint i = 0; r == 0 && i < names->len; i++)
+        for (guint i = 0; r == 0 && i < names->len; i++) {
+            sw_control_beat_if_due(control);
             r = evacuate_stage(control, fd, names->pdata[i], host_id, reason);
+        }
         if (r == 0)
             r = port->unlinkat(port, stage, worker, AT_REMOVEDIR);
         if (r != -ENOTEMPTY)
@@ -236,17 +250,19 @@ int sw_evacuate_host(SwControl *control, int host, const char *host_id, const ch
 {
     SwPort *port = control->port;
     g_autoptr(GPtrArray) workers = NULL;
-    int stage = sw_open_trusted(port, host, "stage", control->owner);
-    int r = stage < 0 ? stage : sw_dir_names(port, stage, SMALL_DIR_MAX, FALSE, &workers);
+    int stage, r = remove_small_dir(port, host, "released");
 
+    if (r < 0)
+        return r;
+    stage = r = sw_open_trusted(port, host, "stage", control->owner);
+    if (stage >= 0)
+        r = sw_dir_names(port, stage, SMALL_DIR_MAX, FALSE, &workers);
     for (guint i = 0; r == 0 && i < workers->len; i++)
         r = evacuate_stage_dir(control, stage, workers->pdata[i], host_id, reason);
     sw_fd_close(port, &stage);
     if (r == 0)
         r = port->unlinkat(port, host, "stage", AT_REMOVEDIR);
-    if (r == 0 || r == -ENOENT)
-        r = remove_small_dir(port, host, "released");
-    return r;
+    return r == -ENOENT ? 0 : r;
 }
 
 /* ---- record and directory */
@@ -259,6 +275,7 @@ static int remove_host(SwControl *control, int host, const char *host_id)
 {
     SwPort *port = control->port;
     g_autofree char *buried = sw_control_unique(control, "buried-");
+    int released = sw_epoch_now(control)->released;
     g_autoptr(GPtrArray) names = NULL;
     int r = sw_dir_names(port, host, SMALL_DIR_MAX, FALSE, &names);
 
@@ -266,15 +283,15 @@ static int remove_host(SwControl *control, int host, const char *host_id)
         if (strcmp(names->pdata[i], "record") != 0)
             r = port->unlinkat(port, host, names->pdata[i], 0);
     if (r == 0)
-        r = port->renameat(port, host, "record", control->released, buried, 0);
-    if (r < 0)
+        r = port->renameat(port, host, "record", released, buried, 0);
+    if (r < 0 && r != -ENOENT) /* it died before it had one, or whoever buried it did after this */
         return r;
     r = port->unlinkat(port, control->hosts, host_id, AT_REMOVEDIR);
-    (void)port->unlinkat(port, control->released, buried, 0);
+    (void)port->unlinkat(port, released, buried, 0);
     return r;
 }
 
-static int read_record(SwControl *control, int fd, SwHostRecord *ret_record)
+int sw_read_record(SwControl *control, int fd, SwHostRecord *ret_record)
 {
     SwPort *port = control->port;
     char text[SW_RECORD_MAX];
@@ -313,7 +330,7 @@ static int lock_dead_record(SwControl *control, int host, const char *host_id)
     fd = port->openat(port, host, "record", O_RDWR | O_NONBLOCK | O_NOCTTY, 0);
     if (fd < 0)
         return fd;
-    r = read_record(control, fd, &record);
+    r = sw_read_record(control, fd, &record);
     if (r == 0 && strcmp(record.id, host_id) == 0 && *control->boot_id &&
         strcmp(record.boot_id, control->boot_id) == 0 && port->try_flock(port, fd) == 0 && still_there(port, host, fd))
         return fd;
@@ -321,23 +338,46 @@ static int lock_dead_record(SwControl *control, int host, const char *host_id)
     return -EEXIST;
 }
 
+int sw_bury(SwControl *control, int host, const char *host_id, const char *reason)
+{
+    int r = sw_evacuate_host(control, host, host_id, reason);
+
+    if (r == 0)
+        r = drop_leases_of(control, host_id);
+    if (r == 0)
+        r = sw_app_locks_drop_of(control, host_id);
+    return r < 0 ? r : remove_host(control, host, host_id);
+}
+
+gboolean sw_is_dead_here(SwControl *control, const char *host_id)
+{
+    SwPort *port = control->port;
+    int host = sw_open_trusted(port, control->hosts, host_id, control->owner);
+    int record = host < 0 ? host : lock_dead_record(control, host, host_id);
+    gboolean dead = record >= 0;
+
+    sw_fd_close(port, &record);
+    sw_fd_close(port, &host);
+    return dead;
+}
+
 int sw_bury_if_dead(SwControl *control, const char *host_id)
 {
     SwPort *port = control->port;
     int record, host, r;
 
-    if (!sw_host_id_is_valid(host_id) || strcmp(host_id, control->id) == 0)
+    if (!sw_host_id_is_valid(host_id) || strcmp(host_id, sw_control_host_id(control)) == 0)
         return -EEXIST;
     host = sw_open_trusted(port, control->hosts, host_id, control->owner);
     if (host < 0)
         return host;
     record = r = lock_dead_record(control, host, host_id);
     if (record >= 0) {
-        r = sw_evacuate_host(control, host, host_id, "crashed");
-        if (r == 0)
-            r = drop_leases_of(control, host_id);
-        if (r == 0)
-            r = remove_host(control, host, host_id);
+        r = sw_breaking_begin(control, host_id);
+        if (r == 0) {
+            r = sw_bury(control, host, host_id, "crashed");
+            sw_breaking_end(control, host_id);
+        }
         sw_fd_close(port, &record);
     }
     sw_fd_close(port, &host);
@@ -350,9 +390,9 @@ static gboolean is_leftover(SwControl *control, int dirfd, const char *name, mod
     SwPort *port = control->port;
     struct stat now, then;
 
-    return port->statat(port, control->own, "", &now) == 0 && port->statat(port, dirfd, name, &then) == 0 &&
-           (then.st_mode & S_IFMT) == kind && then.st_uid == control->owner &&
-           now.st_ctim.tv_sec - then.st_ctim.tv_sec > RECORD_AGE_SECONDS;
+    return port->statat(port, sw_epoch_now(control)->own, "", &now) == 0 &&
+           port->statat(port, dirfd, name, &then) == 0 && (then.st_mode & S_IFMT) == kind &&
+           then.st_uid == control->owner && now.st_ctim.tv_sec - then.st_ctim.tv_sec > RECORD_AGE_SECONDS;
 }
 
 /* A mount that died before its record was there leaves a directory with an unfinished one at most. */
@@ -397,7 +437,7 @@ void sw_bury_predecessors(SwControl *control)
     for (guint i = 0; i < names->len; i++) {
         const char *name = names->pdata[i];
 
-        if (!sw_host_id_is_valid(name) || strcmp(name, control->id) == 0)
+        if (!sw_host_id_is_valid(name) || strcmp(name, sw_control_host_id(control)) == 0)
             continue;
         if (sw_bury_if_dead(control, name) == -ENOENT)
             drop_stillborn(control, name);

@@ -16,6 +16,8 @@
 
 #include "salvage.h"
 
+#include "app_lock.h"
+
 #include "control_internal.h"
 
 #include <errno.h>
@@ -176,6 +178,19 @@ int sw_salvage_describe(SwPort *port, int dirfd, const SwSalvageEntry *entry, Sw
     return sw_salvage_info_parse(text, st.st_size, ret_info) < 0 ? -ENOENT : 0;
 }
 
+/* A lock directory holds small files at most; one that holds more stays. */
+static int drop_directory(SwPort *port, int dirfd, const char *name)
+{
+    g_autoptr(GPtrArray) names = NULL;
+    int fd = port->openat(port, dirfd, name, O_RDONLY | O_DIRECTORY | O_NONBLOCK, 0);
+
+    if (fd >= 0 && sw_dir_names(port, fd, SW_LOCK_ENTRIES_MAX, FALSE, &names) == 0)
+        for (guint i = 0; i < names->len; i++)
+            (void)port->unlinkat(port, fd, names->pdata[i], 0);
+    sw_fd_close(port, &fd);
+    return port->unlinkat(port, dirfd, name, AT_REMOVEDIR);
+}
+
 int sw_salvage_drop(SwPort *port, int dirfd, const char *name)
 {
     int result = 0;
@@ -185,7 +200,7 @@ int sw_salvage_drop(SwPort *port, int dirfd, const char *name)
         int r = port->unlinkat(port, dirfd, file, 0);
 
         if (r == -EISDIR)
-            r = port->unlinkat(port, dirfd, file, AT_REMOVEDIR);
+            r = drop_directory(port, dirfd, file);
         if (r < 0 && r != -ENOENT)
             result = r;
     }
@@ -264,7 +279,7 @@ static void drop_entry(SwControl *control, Holdings *all, guint index)
 static gint64 server_now_us(SwControl *control)
 {
     SwPort *port = control->port;
-    g_autofree char *entry = new_entry(control, control->id);
+    g_autofree char *entry = new_entry(control, sw_control_host_id(control));
     g_autofree char *file = entry_file(entry, ".tmp");
     int fd = port->openat(port, control->salvage, file, O_WRONLY | O_CREAT | O_EXCL, 0600);
     struct stat st;
@@ -468,7 +483,8 @@ int sw_salvage_put(SwControl *control, int dirfd, const char *name, const char *
         return r;
     if (!S_ISREG(st.st_mode))
         return -EINVAL;
-    if (st.st_size == 0)
+    /* An empty lock says all that it has to say by being there. */
+    if (st.st_size == 0 && strcmp(info->reason, "broken") != 0)
         return port->unlinkat(port, dirfd, name, 0);
     if (owner.uid != st.st_uid) /* the stage was given the owner that the old version had (C17) */
         owner = (SwCred){.uid = st.st_uid, .gid = st.st_gid};
@@ -494,29 +510,37 @@ int sw_salvage_junk(SwControl *control, int dirfd, const char *name)
         r = port->unlinkat(port, dirfd, name, AT_REMOVEDIR);
     if (r != -ENOTEMPTY)
         return r;
-    entry = new_entry(control, control->id);
+    entry = new_entry(control, sw_control_host_id(control));
     file = entry_file(entry, ".junk");
     return port->renameat(port, dirfd, name, control->salvage, file, 0);
 }
 
-int sw_control_salvage(SwControl *control, guint worker, const char *name, const SwSalvageInfo *info,
-                       const SwCred *cred)
+int sw_salvage_keep_junk(SwControl *control, int dirfd, const char *name, const char *host_id)
 {
-    int r = sw_salvage_put(control, sw_control_stage_dir(control, worker), name, control->id, info, cred);
+    g_autofree char *entry = new_entry(control, host_id);
+    g_autofree char *file = entry_file(entry, ".junk");
 
-    sw_control_forget_description(control, worker, name, cred);
+    return control->port->renameat(control->port, dirfd, name, control->salvage, file, 0);
+}
+
+int sw_control_salvage(SwControl *control, const SwEpoch *epoch, guint worker, const char *name,
+                       const SwSalvageInfo *info, const SwCred *cred)
+{
+    int r = sw_salvage_put(control, sw_epoch_stage_dir(epoch, worker), name, epoch->id, info, cred);
+
+    sw_control_forget_description(control, epoch, worker, name, cred);
     (void)control->port->become(control->port, NULL);
     return r;
 }
 
-int sw_control_describe(SwControl *control, guint worker, const char *name, const SwSalvageInfo *info,
-                        const SwCred *cred)
+int sw_control_describe(SwControl *control, const SwEpoch *epoch, guint worker, const char *name,
+                        const SwSalvageInfo *info, const SwCred *cred)
 {
     SwPort *port = control->port;
     g_autofree char *file = entry_file(name, SW_DESCRIPTION);
     g_autofree char *text = sw_salvage_info_format(info);
     int r = port->become(port, cred);
-    int fd = r < 0 ? r : port->openat(port, control->stages[worker], file, O_WRONLY | O_CREAT | O_EXCL, 0600);
+    int fd = r < 0 ? r : port->openat(port, epoch->stages[worker], file, O_WRONLY | O_CREAT | O_EXCL, 0600);
 
     if (fd >= 0) {
         r = sw_port_write_all(port, fd, text, strlen(text), 0);
@@ -528,12 +552,13 @@ int sw_control_describe(SwControl *control, guint worker, const char *name, cons
     return fd < 0 ? fd : r;
 }
 
-void sw_control_forget_description(SwControl *control, guint worker, const char *name, const SwCred *cred)
+void sw_control_forget_description(SwControl *control, const SwEpoch *epoch, guint worker, const char *name,
+                                   const SwCred *cred)
 {
     SwPort *port = control->port;
     g_autofree char *file = entry_file(name, SW_DESCRIPTION);
 
     if (port->become(port, cred) == 0)
-        (void)port->unlinkat(port, control->stages[worker], file, 0);
+        (void)port->unlinkat(port, epoch->stages[worker], file, 0);
     (void)port->become(port, NULL);
 }

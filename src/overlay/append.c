@@ -111,6 +111,13 @@ static int append_record(SwOverlay *ov, SwHandle *handle, const void *buf, gsize
     int r = lease_end(ov, handle, size, may_wait, &lease, &st);
     if (r < 0)
         return r;
+    r = sw_content_lease_confirm(lease);
+    ov->port->become(ov->port, &handle->cred);
+    if (r < 0) {
+        (void)sw_content_lease_release(lease);
+        ov->port->become(ov->port, &handle->cred);
+        return r;
+    }
     r = reserve(ov, handle, st.st_size, size);
     if (r == 0)
         r = sw_port_write_all(ov->port, handle->file->fd, buf, size, st.st_size);

@@ -263,6 +263,9 @@ int sw_overlay_setattr(SwOverlay *ov, const SwCaller *caller, SwNode *node, SwHa
     int r = find_place(ov, node, handle, &place);
     if (r < 0)
         return r;
+    if ((change->what & SW_SET_TIMES) && change->times[1].tv_nsec != UTIME_NOW &&
+        change->times[1].tv_nsec != UTIME_OMIT)
+        sw_lock_dated(ov, caller, node, &change->times[1]);
     /* A stage that was committed is written again only through its own handle. */
     gboolean staged = place.stage && (sw_stage_is_open(place.stage) || (change->what & SW_SET_SIZE));
     r = staged ? change_stage(ov, caller, &place, change, may_wait)

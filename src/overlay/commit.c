@@ -75,8 +75,7 @@ static int rename_out(SwStage *stage, const SwTarget *target, guint flags)
             return r;
         port->become(port, NULL);
     }
-    r = port->renameat(port, sw_control_stage_dir(ov->control, stage->worker), stage->stage_name, target->dir->fd,
-                       target->name, flags);
+    r = port->renameat(port, sw_stage_dir(stage), stage->stage_name, target->dir->fd, target->name, flags);
     if (foreign)
         port->become(port, &stage->cred);
     return r;
@@ -177,6 +176,7 @@ static int rebase(SwStage *stage, const SwTarget *target, const SwFound *now)
     if (current < 0)
         return current;
     sw_stage_forget_description(stage);
+    SwEpoch *epoch = stage->epoch;
     guint worker = stage->worker;
     g_autofree char *name = g_strdup(stage->stage_name);
     int fd, r = sw_stage_new_name(stage, 0600, &fd);
@@ -189,13 +189,14 @@ static int rebase(SwStage *stage, const SwTarget *target, const SwFound *now)
     if (r == 0)
         r = sw_stage_carry(stage, target->dir->fd, target->name, &now->st, fd);
     if (r < 0) { /* what was written is still under the name before */
-        port->unlinkat(port, sw_control_stage_dir(ov->control, stage->worker), stage->stage_name, 0);
+        port->unlinkat(port, sw_stage_dir(stage), stage->stage_name, 0);
         port->close(port, fd);
+        stage->epoch = epoch;
         stage->worker = worker;
         g_strlcpy(stage->stage_name, name, sizeof stage->stage_name);
         return r;
     }
-    port->unlinkat(port, sw_control_stage_dir(ov->control, worker), name, 0);
+    port->unlinkat(port, sw_epoch_stage_dir(epoch, worker), name, 0);
     sw_mutex_lock(&ov->lock);
     SwFile *old = stage->file;
     stage->file = sw_file_new(port, fd);
@@ -213,7 +214,7 @@ static int rebase(SwStage *stage, const SwTarget *target, const SwFound *now)
 static int put_back(SwStage *stage, const SwTarget *target, SwFound displaced)
 {
     SwOverlay *ov = stage->overlay;
-    int stage_dir = sw_control_stage_dir(ov->control, stage->worker);
+    int stage_dir = sw_stage_dir(stage);
     SwFound put, out;
     int r = ov->port->lookat(ov->port, stage->file->fd, "", &put);
     for (guint tries = 0; r == 0 && tries < EDIT_TRIES; tries++) {
@@ -235,7 +236,7 @@ static int put_back(SwStage *stage, const SwTarget *target, SwFound displaced)
 static int publish_edit(SwStage *stage, const SwTarget *target, const SwFound *over)
 {
     SwOverlay *ov = stage->overlay;
-    int stage_dir = sw_control_stage_dir(ov->control, stage->worker);
+    int stage_dir = sw_stage_dir(stage);
     int r = publish(stage, target, RENAME_EXCHANGE);
     if (r == -EINVAL || r == -ENOSYS || r == -EOPNOTSUPP || r == -EPERM || r == -EACCES)
         return publish(stage, target, 0);
@@ -317,6 +318,9 @@ int sw_stage_commit(SwStage *stage, guint rename_flags, gboolean may_wait)
     if (r == 0)
         committed(stage, &target);
     sw_target_clear(stage, &target);
+    /* "No such file" may be what is missing of ours. */
+    if ((r == -ENOENT || r == -ESTALE) && sw_stage_end_if_taken(stage, TRUE))
+        return -ESTALE;
     return r;
 }
 

@@ -88,7 +88,7 @@ static int claim(SwOverlay *ov, const Creating *c, const SwStage *stage)
 {
     char where[64];
     g_snprintf(where, sizeof where, "%u/%s", stage->worker, stage->stage_name);
-    g_autofree char *target = sw_claim_format(sw_control_host_id(ov->control), where);
+    g_autofree char *target = sw_claim_format(sw_epoch_host_id(stage->epoch), where);
     for (guint tries = 0; tries < CREATE_TRIES; tries++) {
         ov->port->become(ov->port, &c->caller->cred);
         int r = ov->port->symlinkat(ov->port, target, c->dir->fd, c->name);
@@ -141,6 +141,27 @@ static int create_staged(SwOverlay *ov, const Creating *c, SwEntry *ret_entry, S
     return r;
 }
 
+static int create_lock(SwOverlay *ov, const Creating *c, SwHandleKind kind, SwEntry *ret_entry, SwHandle **ret_handle)
+{
+    SwLock *lock;
+    int r = sw_lock_begin(ov, c->caller, c->parent, c->name, SW_LOCK_FILE, &lock);
+    if (r == 0) {
+        r = create_direct(ov, c, kind, ret_entry, ret_handle);
+        r = sw_lock_made(ov, c->caller, lock, c->dir->fd, r);
+        if (r == 0)
+            ret_entry->entry_us = MIN(ret_entry->entry_us, sw_lock_believe_us(ov, c->parent, c->name));
+    }
+    return r;
+}
+
+/* The name is taken; but a lock of the dead makes room. */
+static int meet_lock(SwOverlay *ov, const Creating *c)
+{
+    SwFound found;
+    int r = sw_lock_clear(ov, c->caller, c->parent, c->name, c->dir->fd);
+    return r == 0 && ov->port->lookat(ov->port, c->dir->fd, c->name, &found) == -ENOENT ? -EAGAIN : -EEXIST;
+}
+
 static int create_once(SwOverlay *ov, const Creating *c, SwEntry *ret_entry, SwHandle **ret_handle)
 {
     gboolean hot;
@@ -154,12 +175,15 @@ static int create_once(SwOverlay *ov, const Creating *c, SwEntry *ret_entry, SwH
     g_autofree char *claimed_by = NULL;
     int r = sw_look(ov, c->dir->fd, c->name, &found, &claimed_by);
     if (r == 0)
-        return c->flags & O_EXCL ? -EEXIST : create_existing(ov, c, ret_entry, ret_handle);
+        return c->flags & O_EXCL ? meet_lock(ov, c) : create_existing(ov, c, ret_entry, ret_handle);
     if (r != -ENOENT)
         return r;
     g_autofree char *path = sw_node_path(ov, c->parent, c->name);
     SwClass klass = sw_policy_classify(&ov->config->policy, path);
-    if ((c->flags & O_ACCMODE) == O_RDONLY && klass != SW_CLASS_PRIVATE && !claimed_by)
+    gboolean reading = (c->flags & O_ACCMODE) == O_RDONLY;
+    if (klass == SW_CLASS_LOCK && (c->flags & O_EXCL))
+        return create_lock(ov, c, reading ? SW_HANDLE_READ : SW_HANDLE_INPLACE, ret_entry, ret_handle);
+    if (reading && klass != SW_CLASS_PRIVATE && !claimed_by)
         r = create_direct(ov, c, SW_HANDLE_READ, ret_entry, ret_handle); /* empty, and so complete */
     else if (klass == SW_CLASS_THROUGH || klass == SW_CLASS_LOCK)
         r = create_direct(ov, c, SW_HANDLE_INPLACE, ret_entry, ret_handle);

@@ -52,8 +52,8 @@ void sw_stage_describe(SwStage *stage)
     g_autofree char *path = NULL;
     char comm[64];
     SwSalvageInfo info = describe(stage, "crashed", comm, &path);
-    info.host_id = (char *)sw_control_host_id(ov->control);
-    int r = sw_control_describe(ov->control, stage->worker, stage->stage_name, &info, &stage->cred);
+    info.host_id = (char *)sw_epoch_host_id(stage->epoch);
+    int r = sw_control_describe(ov->control, stage->epoch, stage->worker, stage->stage_name, &info, &stage->cred);
     ov->port->become(ov->port, &stage->cred);
     stage->described = r == 0;
     if (r < 0)
@@ -64,7 +64,7 @@ void sw_stage_forget_description(SwStage *stage)
 {
     SwOverlay *ov = stage->overlay;
     if (stage->described)
-        sw_control_forget_description(ov->control, stage->worker, stage->stage_name, &stage->cred);
+        sw_control_forget_description(ov->control, stage->epoch, stage->worker, stage->stage_name, &stage->cred);
     stage->described = FALSE;
     ov->port->become(ov->port, &stage->cred);
 }
@@ -75,7 +75,7 @@ static void put_aside(SwStage *stage, const char *reason)
     g_autofree char *path = NULL;
     char comm[64];
     SwSalvageInfo info = describe(stage, reason, comm, &path);
-    int r = sw_control_salvage(ov->control, stage->worker, stage->stage_name, &info, &stage->cred);
+    int r = sw_control_salvage(ov->control, stage->epoch, stage->worker, stage->stage_name, &info, &stage->cred);
     ov->port->become(ov->port, &stage->cred);
     stage->described = FALSE;
     if (r < 0)
@@ -95,19 +95,9 @@ static void drop_claim(SwStage *stage)
     sw_target_clear(stage, &target);
 }
 
-void sw_stage_discard(SwStage *stage, const char *reason, int gone_error)
+static void end(SwStage *stage, int gone_error)
 {
     SwOverlay *ov = stage->overlay;
-    if (stage->state != SW_STAGE_OPEN)
-        return;
-    ov->port->become(ov->port, &stage->cred);
-    if (stage->materialised && reason && (stage->trial.has_bytes || stage->synced))
-        put_aside(stage, reason);
-    else if (stage->materialised)
-        ov->port->unlinkat(ov->port, sw_control_stage_dir(ov->control, stage->worker), stage->stage_name, 0);
-    sw_stage_forget_description(stage);
-    if (stage->claimed)
-        drop_claim(stage);
     stage->gone_error = gone_error;
     sw_mutex_lock(&ov->lock);
     stage->state = SW_STAGE_GONE;
@@ -116,4 +106,47 @@ void sw_stage_discard(SwStage *stage, const char *reason, int gone_error)
     SwStage *was = g_steal_pointer(&stage->node->stage);
     sw_mutex_unlock(&ov->lock);
     sw_stage_unref(was);
+}
+
+/* Only breakers take anything out of another's stage directory; our own epoch lasts until they have begun. */
+static gboolean is_taken(SwStage *stage, gboolean look)
+{
+    SwPort *port = stage->overlay->port;
+    if (stage->epoch != sw_control_epoch(stage->overlay->control))
+        return TRUE;
+    struct stat st;
+    int r = look ? port->statat(port, sw_stage_dir(stage), stage->stage_name, &st) : 0;
+    return r == -ENOENT || r == -ESTALE;
+}
+
+/* The claim binds nobody any more, and goes with the next one who wants the name; the note is the breaker's. */
+gboolean sw_stage_end_if_taken(SwStage *stage, gboolean look)
+{
+    SwOverlay *ov = stage->overlay;
+    if (stage->state != SW_STAGE_OPEN || !stage->materialised || !is_taken(stage, look))
+        return FALSE;
+    g_autofree char *path = NULL;
+    char comm[64];
+    SwSalvageInfo info = describe(stage, "fenced", comm, &path);
+    stage->claimed = stage->described = FALSE;
+    sw_note(ov, SW_NOTE_INFO, "%s: not committed (%s), what %s (pid %d) wrote is in salvage", path, info.reason, comm,
+            (int)info.pid);
+    end(stage, ESTALE);
+    return TRUE;
+}
+
+void sw_stage_discard(SwStage *stage, const char *reason, int gone_error)
+{
+    SwOverlay *ov = stage->overlay;
+    if (stage->state != SW_STAGE_OPEN || sw_stage_end_if_taken(stage, FALSE))
+        return;
+    ov->port->become(ov->port, &stage->cred);
+    if (stage->materialised && reason && (stage->trial.has_bytes || stage->synced))
+        put_aside(stage, reason);
+    else if (stage->materialised)
+        ov->port->unlinkat(ov->port, sw_stage_dir(stage), stage->stage_name, 0);
+    sw_stage_forget_description(stage);
+    if (stage->claimed)
+        drop_claim(stage);
+    end(stage, gone_error);
 }

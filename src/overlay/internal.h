@@ -17,6 +17,7 @@
 #include "../core/ranges.h"
 #include "../core/verdict.h"
 #include "../lease/content_lease.h"
+#include "locks.h"
 #include "overlay.h"
 
 /* An open descriptor with a reference count; closed with the last. */
@@ -89,7 +90,8 @@ struct SwStage {
     SwFile *file;       /* L for the pointer: where reads go (base or stage file); NULL never */
 
     gboolean materialised; /* L for reading, S and L for changing: `file` is a stage file of ours */
-    guint worker;          /* S: stage directory */
+    SwEpoch *epoch;        /* S: the stage file was made in; from no other is it ever renamed */
+    guint worker;          /* S: stage directory of it */
     char stage_name[32];   /* S */
     gboolean edit;         /* S: made over a base that has to survive where it was not written (C10) */
     gboolean has_base;     /* L for reading, S and L for changing: a version stood at the name when it was opened */
@@ -167,6 +169,7 @@ struct SwOverlay {
     SwPort *port;
     SwControl *control;
     SwContentLeases *leases;
+    SwLocks *locks;
     const SwConfig *config;
     int source_fd;
     guint64 device;   /* atomic */
@@ -280,6 +283,8 @@ int sw_stage_materialise(SwStage *stage, guint64 upto) G_GNUC_WARN_UNUSED_RESULT
 /* S held: a committed stage takes writes again, as an edit of what it had committed. */
 int sw_stage_reopen(SwStage *stage) G_GNUC_WARN_UNUSED_RESULT;
 int sw_stage_new_name(SwStage *stage, mode_t mode, int *ret_fd) G_GNUC_WARN_UNUSED_RESULT;
+/* S held: descriptor of the directory that the stage file is in. */
+int sw_stage_dir(const SwStage *stage);
 int sw_stage_carry(SwStage *stage, int from_dirfd, const char *from_name, const struct stat *from,
                    int to_fd) G_GNUC_WARN_UNUSED_RESULT;
 gboolean sw_stage_is_open(SwStage *stage);
@@ -302,6 +307,9 @@ int sw_target_find(SwStage *stage, SwTarget *target) G_GNUC_WARN_UNUSED_RESULT;
 void sw_target_clear(SwStage *stage, SwTarget *target);
 /* Ends the stage without a commit; what it holds goes to salvage under `reason` (NULL: dropped). */
 void sw_stage_discard(SwStage *stage, const char *reason, int gone_error);
+/* Its host was taken for dead meanwhile, and whoever did has moved the stage file to salvage: ends the stage with
+ * ESTALE, FALSE if that is not so.  Costs a look at the source only when `look`. */
+gboolean sw_stage_end_if_taken(SwStage *stage, gboolean look);
 /* Leaves a note of what the stage holds, for the time after a crash. */
 void sw_stage_describe(SwStage *stage);
 void sw_stage_forget_description(SwStage *stage);

@@ -63,6 +63,8 @@ ssize_t sw_overlay_write(SwOverlay *ov, const SwCaller *caller, SwHandle *handle
     case SW_HANDLE_READ:
         return -EBADF;
     }
+    if (offset + (off_t)size > SW_LOCK_SIZE_MAX)
+        sw_lock_outgrown(ov, handle->node);
     return ov->port->pwrite(ov->port, handle->file->fd, buf, size, offset);
 }
 
@@ -171,6 +173,7 @@ int sw_overlay_fsync(SwOverlay *ov, const SwCaller *caller, SwHandle *handle, gb
     if (r < 0 || !stage)
         return r;
     SW_HOLD(&stage->lock);
+    sw_ignore(sw_stage_end_if_taken(stage, FALSE)); /* the state tells */
     if (stage->state == SW_STAGE_GONE)
         return -stage->gone_error;
     mark_synced(stage);
@@ -185,6 +188,7 @@ int sw_overlay_fsync(SwOverlay *ov, const SwCaller *caller, SwHandle *handle, gb
 static int flush_stage(SwOverlay *ov, const SwCaller *caller, SwStage *stage, gboolean may_wait)
 {
     SW_HOLD(&stage->lock);
+    sw_ignore(sw_stage_end_if_taken(stage, FALSE)); /* the state tells */
     if (stage->state == SW_STAGE_GONE)
         return stage->trial.failure ? -stage->trial.failure : stage->gone_error == ENOENT ? 0 : -stage->gone_error;
     if (stage->state == SW_STAGE_COMMITTED)

@@ -59,11 +59,12 @@ int sw_overlay_lookup_found(SwOverlay *ov, SwNode *parent, const char *name, gbo
     int r = sw_look(ov, dir->fd, name, &found, NULL);
     if (r < 0)
         return r;
+    gint64 believe_us = sw_lock_believe_us(ov, parent, name);
     SwEntry entry = {.st = found.st};
     entry.node = sw_node_get(ov, &found, parent, name);
     sw_mutex_lock(&ov->lock);
     hot |= sw_lingering_any_locked(ov, parent, name);
-    entry.entry_us = hot ? 0 : ov->config->attr_cache_us;
+    entry.entry_us = hot ? 0 : MIN(ov->config->attr_cache_us, believe_us);
     entry.attr_us = sw_attr_us(ov, &found.st, hot);
     entry.node->n_lookup++;
     sw_node_tell_locked(ov, entry.node, &found.st, entry.attr_us);

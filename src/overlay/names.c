@@ -38,10 +38,11 @@ typedef struct {
     SwNode *parent;
     const char *name;
     SwFile *dir;
+    SwLock *lock; /* being made, or NULL */
 } Making;
 
 /* A new file of the caller's own stands in the way like any other object. */
-static int making_begin(Making *m)
+static int making_begin(Making *m, SwLockKind kind)
 {
     int r = check_name(m->name);
     if (r < 0)
@@ -51,11 +52,14 @@ static int making_begin(Making *m)
     if (stage)
         return -EEXIST;
     m->ov->port->become(m->ov->port, &m->caller->cred);
-    return sw_node_dir(m->ov, m->parent, &m->dir);
+    r = sw_node_dir(m->ov, m->parent, &m->dir);
+    return r < 0 ? r : sw_lock_begin(m->ov, m->caller, m->parent, m->name, kind, &m->lock);
 }
 
 static int making_end(Making *m, int r, SwEntry *ret_entry)
 {
+    if (m->lock)
+        r = sw_lock_made(m->ov, m->caller, m->lock, m->dir->fd, r);
     if (r == 0)
         r = sw_overlay_lookup_found(m->ov, m->parent, m->name, FALSE, m->dir, ret_entry);
     g_clear_pointer(&m->dir, sw_file_unref);
@@ -66,7 +70,7 @@ int sw_overlay_mkdir(SwOverlay *ov, const SwCaller *caller, SwNode *parent, cons
                      SwEntry *ret_entry)
 {
     Making m = {.ov = ov, .caller = caller, .parent = parent, .name = name};
-    int r = making_begin(&m);
+    int r = making_begin(&m, SW_LOCK_DIR);
     if (r == 0)
         r = ov->port->mkdirat(ov->port, m.dir->fd, name, sw_masked(ov, caller, m.dir->fd, mode));
     return making_end(&m, r, ret_entry);
@@ -76,7 +80,7 @@ int sw_overlay_mknod(SwOverlay *ov, const SwCaller *caller, SwNode *parent, cons
                      SwEntry *ret_entry)
 {
     Making m = {.ov = ov, .caller = caller, .parent = parent, .name = name};
-    int r = making_begin(&m);
+    int r = making_begin(&m, SW_LOCK_NONE);
     if (r == 0)
         r = ov->port->mknodat(ov->port, m.dir->fd, name, sw_masked(ov, caller, m.dir->fd, mode), dev);
     return making_end(&m, r, ret_entry);
@@ -88,7 +92,7 @@ int sw_overlay_symlink(SwOverlay *ov, const SwCaller *caller, const char *target
     char host[SW_HOST_ID_MAX + 1];
     Making m = {.ov = ov, .caller = caller, .parent = parent, .name = name};
     /* A link that reads like a claim would be taken for one by every host. */
-    int r = sw_claim_parse(target, host) ? -EPERM : making_begin(&m);
+    int r = sw_claim_parse(target, host) ? -EPERM : making_begin(&m, SW_LOCK_SYMLINK);
     if (r == 0)
         r = ov->port->symlinkat(ov->port, target, m.dir->fd, name);
     return making_end(&m, r, ret_entry);
@@ -131,6 +135,18 @@ static void unlink_stage(SwOverlay *ov, SwStage *stage)
     sw_node_unref(ov, parent);
 }
 
+static int unlink_source(SwOverlay *ov, const SwCaller *caller, SwNode *parent, const char *name, SwFile *dir)
+{
+    int r = sw_lock_may_remove(ov, caller, parent, name, dir->fd);
+    if (r == 0)
+        r = ov->port->unlinkat(ov->port, dir->fd, name, 0);
+    if (r == 0) {
+        sw_lingering_unlink(ov, parent, name);
+        sw_lock_removed(ov, caller, parent, name);
+    }
+    return r;
+}
+
 int sw_overlay_unlink(SwOverlay *ov, const SwCaller *caller, SwNode *parent, const char *name)
 {
     int r = check_name(name);
@@ -143,12 +159,8 @@ int sw_overlay_unlink(SwOverlay *ov, const SwCaller *caller, SwNode *parent, con
     r = sw_node_dir(ov, parent, &dir);
     if (r < 0)
         return r;
-    if (!stage) {
-        r = ov->port->unlinkat(ov->port, dir->fd, name, 0);
-        if (r == 0)
-            sw_lingering_unlink(ov, parent, name);
-        return r;
-    }
+    if (!stage)
+        return unlink_source(ov, caller, parent, name, dir);
     sw_mutex_lock(&stage->lock);
     gboolean claimed = stage->claimed, based = stage->has_base;
     sw_mutex_unlock(&stage->lock);
@@ -190,7 +202,12 @@ int sw_overlay_rmdir(SwOverlay *ov, const SwCaller *caller, SwNode *parent, cons
         return r;
     if (dir_has_stages(ov, dir->fd, name))
         return -ENOTEMPTY;
-    return ov->port->unlinkat(ov->port, dir->fd, name, AT_REMOVEDIR);
+    r = sw_lock_may_remove(ov, caller, parent, name, dir->fd);
+    if (r == 0)
+        r = ov->port->unlinkat(ov->port, dir->fd, name, AT_REMOVEDIR);
+    if (r == 0)
+        sw_lock_removed(ov, caller, parent, name);
+    return r;
 }
 
 /* ---- linking */
@@ -252,7 +269,10 @@ int sw_overlay_link(SwOverlay *ov, const SwCaller *caller, SwNode *node, SwNode 
                     gboolean may_wait, SwEntry *ret_entry)
 {
     Making m = {.ov = ov, .caller = caller, .parent = parent, .name = name};
-    int r = making_begin(&m);
+    /* The record of a lock is more than one call to the source. */
+    if (!may_wait && sw_lock_is_name(ov, parent, name))
+        return -EINPROGRESS;
+    int r = making_begin(&m, SW_LOCK_LINK);
     if (r < 0)
         return making_end(&m, r, ret_entry);
     sw_mutex_lock(&ov->lock);

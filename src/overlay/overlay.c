@@ -107,6 +107,7 @@ SwOverlay *sw_overlay_new(SwPort *port, SwControl *control, const SwConfig *conf
     ov->network = port->fs_type(port, source_fd, &type) == 0 && is_network(type);
     ov->clones = can_clone(ov);
     make_root(ov);
+    ov->locks = sw_locks_new(ov);
     return ov;
 }
 
@@ -142,6 +143,32 @@ static GPtrArray *all_stages(SwOverlay *ov)
     return stages;
 }
 
+/* Those without a name as well. */
+static void add_staged(gpointer key, gpointer value, gpointer data)
+{
+    const SwNode *node = key;
+    (void)value;
+    if (node->stage)
+        g_ptr_array_add(data, sw_stage_ref(node->stage));
+}
+
+void sw_overlay_fenced(SwOverlay *ov)
+{
+    g_autoptr(GPtrArray) stages = g_ptr_array_new_with_free_func((GDestroyNotify)sw_stage_unref);
+    sw_mutex_lock(&ov->lock);
+    g_hash_table_foreach(ov->nodes, add_staged, stages);
+    g_hash_table_foreach(ov->strays, add_staged, stages);
+    sw_mutex_unlock(&ov->lock);
+    for (guint i = 0; i < stages->len; i++) {
+        SwStage *stage = stages->pdata[i];
+        /* Whoever has it may wait for long, and the caller has to keep this host alive. */
+        if (!sw_mutex_trylock(&stage->lock))
+            continue;
+        sw_ignore(sw_stage_end_if_taken(stage, FALSE));
+        sw_mutex_unlock(&stage->lock);
+    }
+}
+
 /* Streams are published at a write boundary: no write is under way while the stage's lock is ours (C25). */
 static gint64 tick_streams(SwOverlay *ov, gint64 now)
 {
@@ -173,6 +200,7 @@ gint64 sw_overlay_tick(SwOverlay *ov)
 {
     gint64 now = ov->port->now_us(ov->port);
     gint64 next = now + G_USEC_PER_SEC / 4;
+    sw_locks_tick(ov, now); /* first: others wait for them */
     next = MIN(next, sw_append_tick(ov, now));
     next = MIN(next, tick_streams(ov, now));
     next = MIN(next, sw_pins_expire(ov, now));
@@ -233,6 +261,7 @@ void sw_overlay_free(SwOverlay *ov)
     g_ptr_array_unref(stages);
     (void)sw_pins_expire(ov, G_MAXINT64);
     (void)sw_pending_cool(ov, G_MAXINT64);
+    sw_locks_free(ov->locks);
     free_nodes(ov);
     ov->port->become(ov->port, NULL);
     sw_content_leases_free(ov->leases);

@@ -59,6 +59,11 @@ void sw_overlay_set_device(SwOverlay *overlay, dev_t dev);
 void sw_overlay_set_max_write(SwOverlay *overlay, gsize max_write);
 /* Periodic work: publishes streams and appends that are due, forgets pins.  Returns when to call again (port clock). */
 gint64 sw_overlay_tick(SwOverlay *overlay);
+/*
+ * This host was taken for dead and goes on under another id (C21): what was staged before is in salvage by now, and its
+ * writers get ESTALE.  Stages that are busy are ended at their next use.
+ */
+void sw_overlay_fenced(SwOverlay *overlay);
 /* Commits what every holder has closed, moves the rest to salvage, frees.  No other call may be running. */
 void sw_overlay_free(SwOverlay *overlay);
 

@@ -186,6 +186,15 @@ static int rename_opened(Renaming *r)
     return e;
 }
 
+/* Renamed away or over, a lock is none any more. */
+static void locks_follow(const Renaming *r)
+{
+    if (r->old_parent == r->new_parent && strcmp(r->old_name, r->new_name) == 0)
+        return;
+    sw_lock_removed(r->ov, r->caller, r->old_parent, r->old_name);
+    sw_lock_removed(r->ov, r->caller, r->new_parent, r->new_name);
+}
+
 int sw_overlay_rename(SwOverlay *ov, const SwCaller *caller, SwNode *old_parent, const char *old_name,
                       SwNode *new_parent, const char *new_name, guint flags, gboolean may_wait)
 {
@@ -203,7 +212,13 @@ int sw_overlay_rename(SwOverlay *ov, const SwCaller *caller, SwNode *old_parent,
     if (e == 0)
         e = sw_node_dir(ov, new_parent, &r.new_dir);
     if (e == 0)
+        e = sw_lock_may_remove(ov, caller, old_parent, old_name, r.old_dir->fd);
+    if (e == 0)
+        e = sw_lock_may_remove(ov, caller, new_parent, new_name, r.new_dir->fd);
+    if (e == 0)
         e = rename_opened(&r);
+    if (e == 0)
+        locks_follow(&r);
     sw_file_unref(r.old_dir);
     sw_file_unref(r.new_dir);
     return e;

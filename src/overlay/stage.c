@@ -50,6 +50,11 @@ gboolean sw_stage_is_open(SwStage *stage)
     return is_open;
 }
 
+int sw_stage_dir(const SwStage *stage)
+{
+    return sw_epoch_stage_dir(stage->epoch, stage->worker);
+}
+
 int sw_stage_new_name(SwStage *stage, mode_t mode, int *ret_fd)
 {
     SwOverlay *ov = stage->overlay;
@@ -59,15 +64,24 @@ int sw_stage_new_name(SwStage *stage, mode_t mode, int *ret_fd)
     guint worker = seq % SW_STAGE_DIRS;
     char name[sizeof stage->stage_name];
     g_snprintf(name, sizeof name, "%" G_GINT64_MODIFIER "x", seq);
-    ov->port->become(ov->port, &stage->cred);
-    int fd = ov->port->openat(ov->port, sw_control_stage_dir(ov->control, worker), name, O_RDWR | O_CREAT | O_EXCL,
-                              mode & 07777);
-    if (fd < 0)
-        return fd;
-    stage->worker = worker;
-    strcpy(stage->stage_name, name);
-    *ret_fd = fd;
-    return 0;
+    for (guint tries = 0;; tries++) {
+        SwEpoch *epoch = sw_control_epoch(ov->control);
+        ov->port->become(ov->port, &stage->cred);
+        int fd = ov->port->openat(ov->port, sw_epoch_stage_dir(epoch, worker), name, O_RDWR | O_CREAT | O_EXCL,
+                                  mode & 07777);
+        if (fd >= 0) {
+            stage->epoch = epoch;
+            stage->worker = worker;
+            strcpy(stage->stage_name, name);
+            *ret_fd = fd;
+            return 0;
+        }
+        /* The directory is gone: we have been taken for dead, and are not to keep the caller waiting for the keeper. */
+        if ((fd != -ENOENT && fd != -ESTALE) || tries > 0)
+            return fd;
+        if (sw_control_rejoin(ov->control, epoch) < 0)
+            return -ESTALE;
+    }
 }
 
 static SwStage *stage_alloc(SwOverlay *ov, const SwCaller *caller, SwNode *parent, const char *name)
@@ -170,7 +184,7 @@ static int apply_inherited(SwStage *stage, int fd, const Inherited *inherited)
 static void stage_abandon(SwStage *stage, int fd)
 {
     SwPort *port = stage->overlay->port;
-    port->unlinkat(port, sw_control_stage_dir(stage->overlay->control, stage->worker), stage->stage_name, 0);
+    port->unlinkat(port, sw_stage_dir(stage), stage->stage_name, 0);
     port->close(port, fd);
     sw_stage_unref(stage);
 }
@@ -334,7 +348,7 @@ int sw_stage_materialise(SwStage *stage, guint64 upto)
     if (r == 0)
         r = sw_stage_carry(stage, stage->file->fd, "", &stage->base.st, fd);
     if (r < 0) {
-        ov->port->unlinkat(ov->port, sw_control_stage_dir(ov->control, stage->worker), stage->stage_name, 0);
+        ov->port->unlinkat(ov->port, sw_stage_dir(stage), stage->stage_name, 0);
         ov->port->close(ov->port, fd);
         return r;
     }
@@ -393,6 +407,7 @@ void sw_stage_join(SwStage *stage, const SwCaller *caller, int flags)
 
 int sw_stage_ready(SwStage *stage, guint64 upto)
 {
+    sw_ignore(sw_stage_end_if_taken(stage, FALSE)); /* the state tells */
     if (stage->state == SW_STAGE_GONE)
         return -stage->gone_error;
     if (stage->state == SW_STAGE_COMMITTED) {

@@ -73,6 +73,8 @@ struct SwPort {
 
     /* ---- attributes.  `name` "" = the object behind `dirfd`. */
     int (*statat)(SwPort *port, int dirfd, const char *name, struct stat *ret_st);
+    /* As statat, asked of the server whatever is cached (AT_STATX_FORCE_SYNC). */
+    int (*stat_fresh)(SwPort *port, int dirfd, const char *name, struct stat *ret_st);
     int (*lookat)(SwPort *port, int dirfd, const char *name, SwFound *ret_found);
     int (*chmodat)(SwPort *port, int dirfd, const char *name, mode_t mode);
     int (*chownat)(SwPort *port, int dirfd, const char *name, uid_t uid, gid_t gid);
@@ -126,6 +128,13 @@ struct SwPort {
     int (*last_pid)(SwPort *port, pid_t *ret_pid);
     /* Direct children of `tgid` (all its threads'); returns the number, at most `max`. */
     int (*children)(SwPort *port, pid_t tgid, pid_t *ret_pids, guint max);
+    /*
+     * A descriptor (pidfd_open(2)) that stands for process `tgid`, whoever gets its number later.  *ret_id: a number
+     * that no other process of this boot has; 0 where the kernel gives none.
+     */
+    int (*pid_watch)(SwPort *port, pid_t tgid, guint64 *ret_id);
+    /* 0: the process behind the descriptor lives; 1: it has ended, *ret_status as wait(2) has it, -1 if unknown. */
+    int (*pid_ended)(SwPort *port, int fd, pid_t tgid, int *ret_status);
     /* Thread-group ids among the pids in (after, upto], wrapping; -E2BIG when there are more than `max`. */
     int (*pids_between)(SwPort *port, pid_t after, pid_t upto, pid_t *ret_pids, guint max);
     /* The caller's supplementary groups into cred->groups (-E2BIG if over the limit). */

@@ -494,4 +494,6 @@ void sw_proc_bind(SwPort *port)
     port->last_pid = sw_proc_last_pid;
     port->children = sw_proc_children;
     port->pids_between = sw_proc_pids_between;
+    port->pid_watch = sw_proc_watch;
+    port->pid_ended = sw_proc_ended;
 }

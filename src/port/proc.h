@@ -89,5 +89,7 @@ int sw_proc_mapped(SwPort *port, pid_t tgid, dev_t dev, ino_t ino);
 int sw_proc_last_pid(SwPort *port, pid_t *ret_pid);
 int sw_proc_children(SwPort *port, pid_t tgid, pid_t *ret_pids, guint max);
 int sw_proc_pids_between(SwPort *port, pid_t after, pid_t upto, pid_t *ret_pids, guint max);
+int sw_proc_watch(SwPort *port, pid_t tgid, guint64 *ret_id);
+int sw_proc_ended(SwPort *port, int fd, pid_t tgid, int *ret_status);
 
 #endif

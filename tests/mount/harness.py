@@ -499,7 +499,8 @@ class Lab:
     def leftovers(self):
         found = []
         for source in self.sources:
-            found += glob.glob(source + "/.safewritefs/hosts/*") + glob.glob(source + "/.safewritefs/leases/*")
+            for place in ("hosts", "leases", "locks"):
+                found += glob.glob("%s/.safewritefs/%s/*" % (source, place))
         return found
 
     def finish(self, expected_log):

@@ -29,13 +29,14 @@ static void only_these(Sim *sim, const char *below, const char *const *allowed)
 
 void sim_disk_litter(Sim *sim, const char *const *names)
 {
-    static const char *const control[] = {"format", "hosts", "leases", "salvage", NULL};
+    static const char *const control[] = {"format", "hosts", "leases", "locks", "salvage", NULL};
     static const char *const none[] = {NULL};
 
     only_these(sim, "", names);
     only_these(sim, ".safewritefs", control);
     only_these(sim, ".safewritefs/hosts", none);
     only_these(sim, ".safewritefs/leases", none);
+    only_these(sim, ".safewritefs/locks", none);
 }
 
 gboolean sim_disk_salvaged(Sim *sim, const char *bytes)

@@ -25,6 +25,8 @@ typedef struct {
     guint machine;
     GHashTable *fds; /* set of open descriptors */
     int boot_fd;     /* the one that reads the boot id, or -1 */
+    int cut;         /* the error of all calls, while the server cannot be reached; 0: it can */
+    gint64 ahead_us; /* of its boot clock, to the world's */
     SimPlan plan;
     guint64 calls;
     gboolean struck, dead;
@@ -127,8 +129,8 @@ static gssize refused(SwPort *port, const char *member, const char *name, guint 
     SimFault fault;
 
     sim->lose = sim->last = FALSE;
-    if (sim->dead)
-        return -EIO;
+    if (sim->dead || sim->cut)
+        return sim->dead ? -EIO : -sim->cut;
     sim->calls++;
     sim->world->now_us++;
     g_byte_array_append(sim->mays, &(guint8){(guint8)may}, 1);
@@ -270,6 +272,19 @@ static int sim_statat(SwPort *port, int dirfd, const char *name, struct stat *re
     if (r)
         return (int)r;
     r = real(port)->statat(real(port), dirfd, name, ret_st);
+    if (r == 0)
+        age(of(port)->world, ret_st);
+    return (int)done(port, r);
+}
+
+/* The directory is a local one, which caches nothing. */
+static int sim_stat_fresh(SwPort *port, int dirfd, const char *name, struct stat *ret_st)
+{
+    gssize r = refused(port, "stat_fresh", name, MAY_FAIL);
+
+    if (r)
+        return (int)r;
+    r = real(port)->stat_fresh(real(port), dirfd, name, ret_st);
     if (r == 0)
         age(of(port)->world, ret_st);
     return (int)done(port, r);
@@ -621,6 +636,32 @@ static int sim_pids_between(SwPort *port, pid_t after, pid_t upto, pid_t *ret_pi
     return (int)n;
 }
 
+static int sim_pid_watch(SwPort *port, pid_t tgid, guint64 *ret_id)
+{
+    int fd;
+
+    if (of(port)->dead || !find(port, tgid))
+        return -ESRCH;
+    fd = real(port)->openat(real(port), AT_FDCWD, "/dev/null", O_RDONLY, 0);
+    if (fd >= 0)
+        g_hash_table_add(of(port)->fds, GINT_TO_POINTER(fd));
+    *ret_id = (guint64)tgid;
+    return fd;
+}
+
+/* Pids are never used twice here. */
+static int sim_pid_ended(SwPort *port, int fd, pid_t tgid, int *ret_status)
+{
+    SimProcesses *processes = of(port)->processes;
+    const SimProcess *process = g_hash_table_lookup(processes->by_pid, GINT_TO_POINTER(tgid));
+
+    (void)fd;
+    if (!process->gone)
+        return 0;
+    *ret_status = process->status;
+    return 1;
+}
+
 static int sim_groups(SwPort *port, pid_t tid, SwCred *cred)
 {
     (void)port;
@@ -639,7 +680,7 @@ static void sim_comm(SwPort *port, pid_t tgid, char *ret_comm, size_t size)
 
 static gint64 sim_now_us(SwPort *port)
 {
-    return of(port)->world->now_us;
+    return of(port)->world->now_us + of(port)->ahead_us;
 }
 
 /* Wrong by a different amount on each machine (C23). */
@@ -691,6 +732,7 @@ static void bind_files(SwPort *port)
     port->reopen = sim_reopen;
     port->close = sim_close;
     port->statat = sim_statat;
+    port->stat_fresh = sim_stat_fresh;
     port->lookat = sim_lookat;
     port->chmodat = sim_chmodat;
     port->chownat = sim_chownat;
@@ -735,6 +777,8 @@ static void bind_rest(SwPort *port)
     port->last_pid = sim_last_pid;
     port->children = sim_children;
     port->pids_between = sim_pids_between;
+    port->pid_watch = sim_pid_watch;
+    port->pid_ended = sim_pid_ended;
     port->groups = sim_groups;
     port->comm = sim_comm;
     port->now_us = sim_now_us;
@@ -760,6 +804,16 @@ SwPort *sim_port_new(SimWorld *world, guint machine, SimProcesses *processes)
     bind_names(&sim->base);
     bind_rest(&sim->base);
     return &sim->base;
+}
+
+void sim_port_cut(SwPort *port, int error)
+{
+    of(port)->cut = error;
+}
+
+void sim_port_set_clock(SwPort *port, gint64 ahead_us)
+{
+    of(port)->ahead_us = ahead_us;
 }
 
 void sim_port_plan(SwPort *port, const SimPlan *plan)

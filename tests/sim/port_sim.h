@@ -86,6 +86,10 @@ gboolean sim_plan_harms(const SimPlan *plan, const GByteArray *suffers);
 gboolean sim_port_struck(SwPort *port);
 gboolean sim_port_is_dead(SwPort *port);
 void sim_port_kill(SwPort *port);
+/* From now on all calls fail so, for the server cannot be reached; 0: it can again. */
+void sim_port_cut(SwPort *port, int error);
+/* How far its clock is ahead of the world's (C23). */
+void sim_port_set_clock(SwPort *port, gint64 ahead_us);
 /* Descriptors that are open now. */
 guint sim_port_open_fds(SwPort *port);
 /* The last calls, a line each, for messages (g_free). */

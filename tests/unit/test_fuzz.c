@@ -119,6 +119,17 @@ static void try_links(const Input *input)
     check(sw_lease_text_parse(text, &again) == 0 && memcmp(&lease, &again, sizeof(lease)) == 0, text);
 }
 
+static void try_lock(const Input *input)
+{
+    SwLockText lock, again;
+    g_autofree char *text = NULL;
+
+    if (sw_lock_text_parse(input->bytes, &lock) < 0)
+        return;
+    text = sw_lock_text_format(&lock);
+    check(sw_lock_text_parse(text, &again) == 0 && memcmp(&lock, &again, sizeof(lock)) == 0, text);
+}
+
 static void try_acl(const Input *input)
 {
     g_autofree void *access = NULL;
@@ -152,7 +163,7 @@ static void try_ranges(SwRanges *ranges)
 
 /* Good texts to start from. */
 typedef struct {
-    char *host, *salvage, *lease, *claim;
+    char *host, *salvage, *lease, *claim, *lock;
 } Samples;
 
 static Samples samples_new(void)
@@ -161,8 +172,10 @@ static Samples samples_new(void)
     const SwSalvageInfo info = {.path = (char *)"a b/c", .reason = (char *)"killed", .command = (char *)"x"};
     const SwLeaseText lease = {.host_id = "n.0123456789abcdef", .appending = TRUE, .path = "a b/c"};
 
+    const SwLockText lock = {.host_id = "n.0123456789abcdef", .kind = SW_LOCK_LINK, .pid = 7, .path = "a b/c"};
+
     return (Samples){sw_host_record_format(&host), sw_salvage_info_format(&info), sw_lease_text_format(&lease),
-                     sw_claim_format("n.0123456789abcdef", "1/2")};
+                     sw_claim_format("n.0123456789abcdef", "1/2"), sw_lock_text_format(&lock)};
 }
 
 static void samples_free(Samples *samples)
@@ -171,6 +184,7 @@ static void samples_free(Samples *samples)
     g_free(samples->salvage);
     g_free(samples->lease);
     g_free(samples->claim);
+    g_free(samples->lock);
 }
 
 static void acl_like(Input *input)
@@ -193,6 +207,7 @@ static void iterate(const Samples *samples, SwRanges *ranges)
         try_host(&input);
         try_salvage(&input);
         try_links(&input);
+        try_lock(&input);
         try_acl(&input);
         break;
     case 1:
@@ -206,6 +221,8 @@ static void iterate(const Samples *samples, SwRanges *ranges)
     case 4:
         tamper(&input, next() % 2 ? samples->lease : samples->claim);
         try_links(&input);
+        tamper(&input, samples->lock);
+        try_lock(&input);
         break;
     case 5:
         acl_like(&input);

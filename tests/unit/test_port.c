@@ -526,11 +526,36 @@ static void clocks_run_and_chance_varies(void **state)
     assert_memory_not_equal(a + 584, b + 584, 16);
 }
 
+/* What a heartbeat is read by: whole seconds and the end of a directory, as the file system has them. */
+static void stat_fresh_tells_what_statat_does(void **state)
+{
+    const struct timespec times[2] = {{.tv_nsec = UTIME_OMIT}, {.tv_sec = 7}};
+    int sub, fd = make_file("beat", "x");
+    struct stat fresh, st;
+
+    assert_int_equal(port->utimensat(port, fd, "", times), 0);
+    assert_int_equal(port->stat_fresh(port, dir, "beat", &fresh), 0);
+    assert_int_equal(port->statat(port, fd, "", &st), 0);
+    assert_true(fresh.st_mtim.tv_sec == 7 && fresh.st_mtim.tv_nsec == 0);
+    assert_memory_equal(&fresh.st_ctim, &st.st_ctim, sizeof st.st_ctim);
+    assert_true(fresh.st_ino == st.st_ino && fresh.st_dev == st.st_dev && fresh.st_mode == st.st_mode);
+    assert_true(fresh.st_uid == st.st_uid && fresh.st_gid == st.st_gid && fresh.st_size == st.st_size);
+    assert_int_equal(port->stat_fresh(port, dir, "missing", &fresh), -ENOENT);
+    assert_int_equal(port->mkdirat(port, dir, "sub", 0755), 0);
+    sub = port->openat(port, dir, "sub", O_RDONLY | O_DIRECTORY, 0);
+    assert_int_equal(port->unlinkat(port, dir, "sub", AT_REMOVEDIR), 0);
+    assert_int_equal(port->stat_fresh(port, sub, "", &fresh), 0);
+    assert_int_equal(fresh.st_nlink, 0);
+    assert_int_equal(port->close(port, sub), 0);
+    assert_int_equal(port->close(port, fd), 0);
+}
+
 #define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
 
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        TEST(stat_fresh_tells_what_statat_does),
         TEST(opens_add_cloexec_and_nofollow),
         TEST(open_beneath_refuses_links_and_escapes),
         TEST(reopen_reaches_a_nameless_file),

@@ -294,6 +294,53 @@ static void names_are_made_printable(void **state)
     assert_string_equal(comm, "?");
 }
 
+/* ---- watching */
+
+/* What `body` ends with, while it is a zombie and once it has been waited for (C19). */
+static void watch_end(void (*body)(void), int expected)
+{
+    Child child = child_start(body);
+    guint64 id = 0, again = 0;
+    int status = -2, fd = port->pid_watch(port, child.pid, &id), other = port->pid_watch(port, child.pid, &again);
+    int r;
+
+    assert_true(fd >= 0 && other >= 0);
+    assert_int_equal(id, again);
+    assert_int_equal(port->pid_ended(port, fd, child.pid, &status), 0);
+    child_let_die(&child);
+    assert_int_equal(port->pid_ended(port, fd, child.pid, &status), 1);
+    assert_int_equal(status, expected);
+    child_reap(&child);
+    r = port->pid_ended(port, fd, child.pid, &status);
+    assert_int_equal(r, 1);
+    assert_true(status == expected || status == -1); /* before Linux 6.15 nobody can say any more */
+    assert_int_equal(port->pid_watch(port, child.pid, &id), -ESRCH);
+    assert_int_equal(port->close(port, fd), 0);
+    assert_int_equal(port->close(port, other), 0);
+}
+
+static void fail_with_3(void)
+{
+    child_ready_and_wait();
+    _exit(3);
+}
+
+static void die_of_term(void)
+{
+    child_ready_and_wait();
+    (void)raise(SIGTERM);
+}
+
+static void the_end_of_any_process_is_seen(void **state)
+{
+    guint64 id;
+
+    watch_end(just_wait, 0);
+    watch_end(fail_with_3, 3 << 8);
+    watch_end(die_of_term, SIGTERM);
+    assert_int_equal(port->pid_watch(port, 0, &id), -EINVAL);
+}
+
 static int group_set_up(void **state)
 {
     port = sw_port_posix_new();
@@ -314,6 +361,7 @@ int main(void)
         cmocka_unit_test(exit_status_tells_how_it_ended),        cmocka_unit_test(children_are_listed),
         cmocka_unit_test(processes_created_since_are_a_range),   cmocka_unit_test(ranges_wrap_and_may_be_large),
         cmocka_unit_test(groups_are_read_up_to_the_limit),       cmocka_unit_test(names_are_made_printable),
+        cmocka_unit_test(the_end_of_any_process_is_seen),
     };
 
     return cmocka_run_group_tests(tests, group_set_up, group_tear_down);

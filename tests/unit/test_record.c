@@ -182,6 +182,33 @@ static void test_claim(void **state)
     assert_string_equal(id, ID);
 }
 
+static void test_lock_text(void **state)
+{
+    static const char *const bad[] = {"",
+                                      "a.0123456789abcdef 1 file 2 3",
+                                      "a.0123456789abcdef 1 hat 2 3 4",
+                                      "a.0123456789abcdef 1 file -2 3 4",
+                                      "a.0123456789abcdef 1 file 2 3 4 ../x.lock",
+                                      "a.0123456789abcdef 1 file 2 3 4 /x.lock",
+                                      "a.0123456789abcdef 1 file 2 3 4 x.lock y",
+                                      "a 1 file 2 3 4 x.lock"};
+    SwLockText lock = {.host_id = "a.0123456789abcdef", .sequence = 1, .kind = SW_LOCK_DIR, .pid = 2, .process = 3};
+    SwLockText back;
+
+    lock.dir_ino = 4;
+    strcpy(lock.path, "a b/x.lock");
+    g_autofree char *text = sw_lock_text_format(&lock);
+    assert_string_equal(text, "a.0123456789abcdef 1 dir 2 3 4 a%20b/x.lock");
+    assert_int_equal(sw_lock_text_parse(text, &back), 0);
+    assert_memory_equal(&lock, &back, sizeof lock);
+    for (guint i = 0; i < G_N_ELEMENTS(bad); i++)
+        assert_int_equal(sw_lock_text_parse(bad[i], &back), -EBADMSG);
+    memset(lock.path, ' ', 900); /* too long once it is escaped */
+    g_autofree char *without = sw_lock_text_format(&lock);
+    assert_string_equal(without, "a.0123456789abcdef 1 dir 2 3 4");
+    assert_true(sw_lock_key(4, "x") != sw_lock_key(4, "y") && sw_lock_key(4, "x") != sw_lock_key(5, "x"));
+}
+
 static void test_lease_text(void **state)
 {
     SwLeaseText idle = {.host_id = ID, .sequence = G_MAXUINT64}, back;
@@ -339,6 +366,7 @@ int main(void)
         cmocka_unit_test(test_fields),
         cmocka_unit_test(test_claim),
         cmocka_unit_test(test_lease_text),
+        cmocka_unit_test(test_lock_text),
         cmocka_unit_test(test_lease_text_without_path),
         cmocka_unit_test(test_lease_text_refused),
         cmocka_unit_test(test_salvage),

@@ -19,7 +19,7 @@ static int put(SwControl *control, const char *name, const char *path)
     SwSalvageInfo info = {.path = (char *)path, .reason = (char *)"killed", .command = (char *)"job", .pid = 42};
     SwCred cred = self();
 
-    return sw_control_salvage(control, 0, name, &info, &cred);
+    return sw_control_salvage(control, sw_control_epoch(control), 0, name, &info, &cred);
 }
 
 static GPtrArray *scan(Fixture *f)

@@ -1,0 +1,571 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+
+/*
+ * Lock files of applications: their records.
+ *
+ *   begin    symlink locks/<key> exclusively; where one stands, look who holds it         [L1, L2]
+ *   end      rename it to released/                                                       [L3]
+ *   break    under locks/<key>.break, made exclusively: the lock to salvage, then the end [L4]
+ *   burial   the same for all records of one host, which its undertaker alone may do      [L5]
+ */
+
+#include "app_lock.h"
+
+#include "control_internal.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+
+#define BEGIN_TRIES 8
+#define BEGIN_PAUSE_US (2 * G_TIME_SPAN_MILLISECOND) /* a living host removes the record right after the lock */
+#define BREAKER_SUFFIX ".break"
+#define RELEASED_NAMES 64
+#define KEY_SIZE 17
+
+static void key_name(guint64 key, char ret_name[KEY_SIZE])
+{
+    (void)snprintf(ret_name, KEY_SIZE, "%016" G_GINT64_MODIFIER "x", key);
+}
+
+static const char *last_component(const char *path)
+{
+    const char *slash = strrchr(path, '/');
+
+    return slash ? slash + 1 : path;
+}
+
+void sw_app_lock_clear(SwAppLock *lock)
+{
+    g_clear_pointer(&lock->text, g_free);
+}
+
+/* ---- the lock itself */
+
+typedef struct {
+    SwControl *control;
+    const SwLockText *says;
+    struct timespec since; /* the record was made then */
+} Judged;
+
+static gboolean is_older(const struct timespec *a, const struct timespec *b)
+{
+    return a->tv_sec != b->tv_sec ? a->tv_sec < b->tv_sec : a->tv_nsec < b->tv_nsec;
+}
+
+gboolean sw_app_lock_dir_is_small(SwControl *control, int dirfd, const char *name, off_t total_max)
+{
+    SwPort *port = control->port;
+    g_autoptr(GPtrArray) names = NULL;
+    struct stat st;
+    off_t total = 0;
+    int fd = port->openat(port, dirfd, name, O_RDONLY | O_DIRECTORY | O_NONBLOCK, 0);
+    gboolean small = fd >= 0 && sw_dir_names(port, fd, SW_LOCK_ENTRIES_MAX + 1, FALSE, &names) == 0 &&
+                     names->len <= SW_LOCK_ENTRIES_MAX;
+
+    for (guint i = 0; small && i < names->len; i++) {
+        small =
+            port->statat(port, fd, names->pdata[i], &st) == 0 && !S_ISDIR(st.st_mode) && st.st_size <= SW_LOCK_SIZE_MAX;
+        total += small ? st.st_size : 0;
+    }
+    sw_fd_close(port, &fd);
+    return small && total <= total_max;
+}
+
+/* Is the object that stands there the lock that the record tells of?  Its owner's rights are enough to look. */
+static gboolean is_that_lock(const Judged *judged, int dirfd, const char *name, const struct stat *st)
+{
+    SwPort *port = judged->control->port;
+    SwCred owner = {.uid = st->st_uid, .gid = st->st_gid};
+    gboolean little;
+
+    if (is_older(&st->st_ctim, &judged->since))
+        return FALSE; /* it stood there before: the record is of one who did not get it */
+    switch (judged->says->kind) {
+    case SW_LOCK_SYMLINK:
+        return S_ISLNK(st->st_mode);
+    case SW_LOCK_FILE:
+        return S_ISREG(st->st_mode) && st->st_size <= SW_LOCK_SIZE_MAX;
+    case SW_LOCK_LINK:
+        return S_ISLNK(st->st_mode) || (S_ISREG(st->st_mode) && st->st_size <= SW_LOCK_SIZE_MAX);
+    case SW_LOCK_DIR:
+        break;
+    }
+    little = S_ISDIR(st->st_mode) && port->become(port, &owner) == 0 &&
+             sw_app_lock_dir_is_small(judged->control, dirfd, name, G_MAXINT64);
+    (void)port->become(port, NULL);
+    return little;
+}
+
+static int rename_as(SwControl *control, const SwCred *cred, int dirfd, const char *name, const char *taken)
+{
+    SwPort *port = control->port;
+    int r = port->become(port, cred);
+
+    if (r == 0)
+        r = port->renameat(port, dirfd, name, sw_control_stage_dir(control, 0), taken, 0);
+    (void)port->become(port, NULL);
+    return r;
+}
+
+/* Among our stages, where a fenced host cannot put it any more.  The owner's groups are not known, so whoever owns the
+ * directory may have to do it. */
+static int take_object(SwControl *control, int dirfd, const char *name, const struct stat *st, const char *taken)
+{
+    SwPort *port = control->port;
+    SwCred owner = {.uid = st->st_uid, .gid = st->st_gid};
+    struct stat dir, now;
+    int r = rename_as(control, &owner, dirfd, name, taken);
+
+    if ((r == -EACCES || r == -EPERM) && port->statat(port, dirfd, "", &dir) == 0) {
+        SwCred host = {.uid = dir.st_uid, .gid = dir.st_gid};
+
+        r = rename_as(control, &host, dirfd, name, taken);
+    }
+    if (r == -EACCES || r == -EPERM)
+        r = rename_as(control, NULL, dirfd, name, taken);
+    /* Done, and the reply was lost. */
+    if (r < 0 && port->statat(port, sw_control_stage_dir(control, 0), taken, &now) == 0)
+        r = 0;
+    if (r == 0 && port->statat(port, sw_control_stage_dir(control, 0), taken, &now) == 0 && now.st_ino != st->st_ino)
+        return sw_put_back(control, dirfd, name, sw_control_stage_dir(control, 0), taken, &owner);
+    return r;
+}
+
+static int put_in_salvage(const Judged *judged, const char *taken, const struct stat *st)
+{
+    SwControl *control = judged->control;
+    SwCred owner = {.uid = st->st_uid, .gid = st->st_gid};
+    SwSalvageInfo info = {.path = (char *)judged->says->path, .reason = (char *)"broken", .command = (char *)""};
+    int r;
+
+    info.pid = judged->says->pid;
+    if (S_ISREG(st->st_mode))
+        return sw_salvage_put(control, sw_control_stage_dir(control, 0), taken, judged->says->host_id, &info, &owner);
+    r = sw_salvage_keep_junk(control, sw_control_stage_dir(control, 0), taken, judged->says->host_id);
+    if ((r == -EACCES || r == -EPERM) && control->port->become(control->port, &owner) == 0) {
+        r = sw_salvage_keep_junk(control, sw_control_stage_dir(control, 0), taken, judged->says->host_id);
+        (void)control->port->become(control->port, NULL);
+    }
+    return r;
+}
+
+/* The lock goes to salvage if it is the record's; what is not, stays.  Errors: it may still stand. */
+static int end_object(const Judged *judged, int dirfd, const char *name)
+{
+    SwControl *control = judged->control;
+    SwPort *port = control->port;
+    g_autofree char *taken = sw_control_unique(control, "lock-");
+    struct stat st;
+    int r = port->statat(port, dirfd, name, &st);
+
+    if (r < 0)
+        return r == -ENOENT ? 0 : r;
+    if (!is_that_lock(judged, dirfd, name, &st))
+        return 0;
+    r = take_object(control, dirfd, name, &st, taken);
+    if (r < 0)
+        return r == -ENOENT || r == -EEXIST || r == -EXDEV ? 0 : r;
+    /* Should this fail, it lies among our stages, and goes to salvage with them. */
+    (void)put_in_salvage(judged, taken, &st);
+    return 0;
+}
+
+/* By its path, if that still leads to the directory it was made in. */
+static int end_object_by_path(const Judged *judged)
+{
+    SwControl *control = judged->control;
+    SwPort *port = control->port;
+    g_autofree char *parent = g_path_get_dirname(judged->says->path);
+    struct stat st;
+    int fd;
+    int r;
+
+    if (!*judged->says->path)
+        return 0;
+    fd = port->open_beneath(port, control->source, parent, O_PATH | O_DIRECTORY);
+    if (fd < 0)
+        return fd == -ENOENT || fd == -ENOTDIR || fd == -ELOOP || fd == -EXDEV ? 0 : fd;
+    r = port->statat(port, fd, "", &st);
+    if (r == 0 && (guint64)st.st_ino == judged->says->dir_ino)
+        r = end_object(judged, fd, last_component(judged->says->path));
+    sw_fd_close(port, &fd);
+    return r == -ENOENT ? 0 : r;
+}
+
+/* ---- records */
+
+static gboolean link_says(SwPort *port, int dirfd, const char *name, const char *expected)
+{
+    g_autofree char *text = NULL;
+
+    return sw_read_link(port, dirfd, name, &text) == 0 && strcmp(text, expected) == 0;
+}
+
+/* What locks/<name> says at the server, and since when; "" for what is no link of ours. */
+static int read_record(SwControl *control, const char *name, char **ret_text, struct timespec *ret_since)
+{
+    SwPort *port = control->port;
+    struct stat st;
+    int dirfd = sw_open_fresh(control, "locks");
+    int r;
+
+    if (dirfd < 0)
+        return dirfd;
+    r = port->statat(port, dirfd, name, &st);
+    if (r == 0)
+        r = sw_read_link(port, dirfd, name, ret_text);
+    sw_fd_close(port, &dirfd);
+    if (r == -EINVAL || r == -EMSGSIZE) {
+        *ret_text = g_strdup("");
+        r = 0;
+    }
+    if (r == 0 && ret_since)
+        *ret_since = st.st_ctim;
+    return r;
+}
+
+/* Does the text make sense at that name?  A path that was too long to be written is none. */
+static gboolean parse_record(const char *name, const char *text, SwLockText *ret_says)
+{
+    char expected[KEY_SIZE];
+
+    if (sw_lock_text_parse(text, ret_says) < 0)
+        return FALSE;
+    key_name(sw_lock_key(ret_says->dir_ino, last_component(ret_says->path)), expected);
+    return !*ret_says->path || strcmp(expected, name) == 0;
+}
+
+/* Takes locks/<name> out of reach and drops it.  The caller knows that it may. */
+static int drop_record(SwControl *control, const char *name)
+{
+    SwPort *port = control->port;
+    g_autofree char *taken = sw_control_unique(control, "dropped-");
+    int r = port->renameat(port, control->locks, name, sw_epoch_now(control)->released, taken, 0);
+
+    if (r == -ENOSPC || r == -EDQUOT) /* no room for a name: then it goes here, where its text was just read */
+        r = port->unlinkat(port, control->locks, name, 0);
+    else if (r == 0 && port->unlinkat(port, sw_epoch_now(control)->released, taken, 0) == -EISDIR)
+        (void)port->unlinkat(port, sw_epoch_now(control)->released, taken, AT_REMOVEDIR);
+    return r;
+}
+
+/* The lock of a record that binds nobody, and then the record. */
+static int end_judged(SwControl *control, const char *name, const char *text, const struct timespec *since)
+{
+    SwLockText says;
+    Judged judged = {.control = control, .says = &says, .since = *since};
+    int r = parse_record(name, text, &says) ? end_object_by_path(&judged) : 0;
+
+    if (r == 0)
+        r = drop_record(control, name);
+    return r == -ENOENT ? 0 : r;
+}
+
+/* ---- breaking [L4] */
+
+enum { ABANDONED = 1, ABANDONED_BY_US };
+
+/* May the hold that `text` tells of be ended?  0: it has been; -EBUSY: its host lives. */
+static int is_abandoned(SwControl *control, const char *text, gboolean breaker)
+{
+    char host_id[SW_HOST_ID_MAX + 1];
+    SwLeaseText by;
+    SwLockText says;
+    int r = breaker ? sw_lease_text_parse(text, &by) : sw_lock_text_parse(text, &says);
+
+    if (r < 0)
+        return ABANDONED;
+    strcpy(host_id, breaker ? by.host_id : says.host_id);
+    if (strcmp(host_id, sw_control_host_id(control)) == 0)
+        return breaker ? -EBUSY : ABANDONED_BY_US;
+    r = sw_control_host_exists(control, host_id);
+    if (r <= 0)
+        return r < 0 ? r : ABANDONED;
+    if (sw_bury_if_dead(control, host_id) == 0)
+        return 0;
+    sw_control_want(control, host_id);
+    return -EBUSY;
+}
+
+/* Another breaker is at it, or died doing so. */
+static void check_breaker(SwControl *control, const char *name)
+{
+    g_autofree char *text = NULL;
+
+    if (read_record(control, name, &text, NULL) == 0 && is_abandoned(control, text, TRUE) == ABANDONED)
+        (void)drop_record(control, name);
+}
+
+/* 0: `judged` stands there no more; -EAGAIN: look again. */
+static int break_record(SwControl *control, const char *name, const char *judged)
+{
+    SwPort *port = control->port;
+    g_autofree char *breaker = g_strconcat(name, BREAKER_SUFFIX, NULL);
+    SwLeaseText by = {.sequence = (guint32)g_atomic_int_add(&control->sequence, 1)};
+    g_autofree char *by_text = NULL, *text = NULL;
+    struct timespec since;
+    int r;
+
+    strcpy(by.host_id, sw_control_host_id(control));
+    by_text = sw_lease_text_format(&by);
+    r = port->symlinkat(port, by_text, control->locks, breaker);
+    if (r == -EEXIST && !link_says(port, control->locks, breaker, by_text)) {
+        check_breaker(control, breaker);
+        return -EAGAIN;
+    }
+    if (r < 0 && !link_says(port, control->locks, breaker, by_text))
+        return r;
+    r = read_record(control, name, &text, &since);
+    if (r == 0)
+        r = strcmp(text, judged) == 0 ? end_judged(control, name, text, &since) : -EAGAIN;
+    if (drop_record(control, breaker) < 0)
+        (void)port->unlinkat(port, control->locks, breaker, 0);
+    return r == -ENOENT ? 0 : r;
+}
+
+/* 0: nothing stands at the record's name any more, or something else; -EBUSY: who holds it lives. */
+static int contend(SwControl *control, const char *name, char **ret_text)
+{
+    g_autofree char *text = NULL;
+    int r = read_record(control, name, &text, NULL);
+
+    if (r < 0)
+        return r == -ENOENT ? 0 : r;
+    r = is_abandoned(control, text, FALSE);
+    if (r == ABANDONED)
+        r = break_record(control, name, text);
+    else if (r == ABANDONED_BY_US) /* nobody here knows of it: a release that did not work, after the lock had gone */
+        r = drop_record(control, name);
+    if (r == -ENOENT)
+        r = 0;
+    if (ret_text)
+        *ret_text = g_steal_pointer(&text);
+    return r;
+}
+
+/* ---- the interface */
+
+static gboolean is_of_this_name(const char *text, guint64 dir_ino, const char *name)
+{
+    SwLockText says;
+
+    /* What cannot be read, or has no path, may be ours. */
+    return sw_lock_text_parse(text, &says) < 0 ||
+           (says.dir_ino == dir_ino && (!*says.path || strcmp(last_component(says.path), name) == 0));
+}
+
+static int make_record(SwControl *control, const char *name, const char *text)
+{
+    SwPort *port = control->port;
+    int r = port->symlinkat(port, text, control->locks, name);
+
+    return r < 0 && link_says(port, control->locks, name, text) ? 0 : r; /* made, and the reply was lost */
+}
+
+/* A host that was taken for dead goes on as another, or makes no locks. */
+static int leave_lost_epoch(SwControl *control)
+{
+    const SwEpoch *epoch = sw_epoch_now(control);
+    int r = sw_epoch_is_fenced(control, epoch, FALSE) ? sw_control_rejoin(control, epoch) : 0;
+
+    return r == -EAGAIN ? -ESTALE : r == -EEXIST ? 0 : r;
+}
+
+gboolean sw_app_lock_is_current(SwControl *control, const SwAppLock *lock)
+{
+    return lock->epoch == sw_epoch_now(control) && !sw_epoch_is_fenced(control, lock->epoch, FALSE);
+}
+
+int sw_app_lock_begin(SwControl *control, const char *name, SwAppLock *lock)
+{
+    SwPort *port = control->port;
+    char key[KEY_SIZE];
+    int r = port->become(port, NULL);
+
+    if (r == 0)
+        r = leave_lost_epoch(control);
+    lock->key = sw_lock_key(lock->says.dir_ino, name);
+    key_name(lock->key, key);
+    lock->epoch = sw_epoch_now(control);
+    strcpy(lock->says.host_id, lock->epoch->id);
+    lock->says.sequence = (guint32)g_atomic_int_add(&control->sequence, 1);
+    lock->text = sw_lock_text_format(&lock->says);
+    for (guint i = 0; r == 0 && i < BEGIN_TRIES; i++) {
+        g_autofree char *seen = NULL;
+
+        r = make_record(control, key, lock->text);
+        if (r != -EEXIST)
+            break;
+        r = contend(control, key, &seen);
+        if (r == -EBUSY && seen && !is_of_this_name(seen, lock->says.dir_ino, name)) {
+            sw_app_lock_clear(lock);
+            return 0;
+        }
+        if (r == -EBUSY || r == -EAGAIN) {
+            port->sleep_us(port, BEGIN_PAUSE_US);
+            r = 0;
+        }
+        if (r == 0 && i + 1 == BEGIN_TRIES)
+            r = -EEXIST;
+    }
+    if (r < 0)
+        sw_app_lock_clear(lock);
+    return r;
+}
+
+/* [L3] As the lease on a content is released (P13). */
+int sw_app_lock_end(SwControl *control, const SwAppLock *lock)
+{
+    SwPort *port = control->port;
+    char key[KEY_SIZE], name[16];
+    int r;
+
+    if (!lock->text)
+        return 0;
+    key_name(lock->key, key);
+    (void)snprintf(name, sizeof name, "lock-%u", (guint)(lock->key % RELEASED_NAMES));
+    r = port->become(port, NULL);
+    if (r == 0)
+        r = port->renameat(port, control->locks, key, lock->epoch->released, name, 0);
+    if (r < 0 && r != -ENOENT && link_says(port, control->locks, key, lock->text))
+        return port->unlinkat(port, control->locks, key, 0);
+    if (r < 0 && link_says(port, lock->epoch->released, name, lock->text))
+        return 0;
+    return r == -ENOENT ? -ESTALE : r;
+}
+
+gboolean sw_app_lock_is_ours(SwControl *control, const SwAppLock *lock)
+{
+    g_autofree char *text = NULL;
+    char key[KEY_SIZE];
+
+    key_name(lock->key, key);
+    if (lock->epoch != sw_epoch_now(control))
+        return FALSE;
+    return !lock->text || control->port->become(control->port, NULL) < 0 ||
+           read_record(control, key, &text, NULL) < 0 || strcmp(text, lock->text) == 0;
+}
+
+void sw_app_lock_overrule(SwControl *control, guint64 dir_ino, const char *name)
+{
+    g_autofree char *text = NULL;
+    char key[KEY_SIZE];
+
+    key_name(sw_lock_key(dir_ino, name), key);
+    if (control->port->become(control->port, NULL) == 0 && read_record(control, key, &text, NULL) == 0 &&
+        is_of_this_name(text, dir_ino, name))
+        (void)drop_record(control, key);
+}
+
+int sw_app_lock_break(SwControl *control, const SwAppLock *lock, int dirfd, const char *name)
+{
+    SwPort *port = control->port;
+    Judged judged = {.control = control, .says = &lock->says};
+    struct stat record;
+    char key[KEY_SIZE];
+    int r = port->become(port, NULL);
+
+    key_name(lock->key, key);
+    if (r == 0 && lock->text) {
+        r = port->statat(port, control->locks, key, &record);
+        if (r == 0)
+            judged.since = record.st_ctim;
+    }
+    if (r == 0)
+        r = end_object(&judged, dirfd, name);
+    return r < 0 && r != -ENOENT ? r : sw_app_lock_end(control, lock);
+}
+
+int sw_app_lock_holder(SwControl *control, guint64 dir_ino, const char *name)
+{
+    SwPort *port = control->port;
+    g_autofree char *text = NULL;
+    char key[KEY_SIZE];
+    int r = port->become(port, NULL);
+
+    key_name(sw_lock_key(dir_ino, name), key);
+    if (r == 0)
+        r = contend(control, key, &text);
+    if (r == -EBUSY && text && !is_of_this_name(text, dir_ino, name))
+        return 0;
+    return r == -EAGAIN ? -EBUSY : r;
+}
+
+/* ---- many at once [L5] */
+
+static int drop_one_of(SwControl *control, const char *name, const char *host_id)
+{
+    g_autofree char *text = NULL;
+    struct timespec since;
+    SwLockText says;
+    SwLeaseText by;
+    int r = read_record(control, name, &text, &since);
+
+    if (r < 0)
+        return r == -ENOENT ? 0 : r;
+    if (g_str_has_suffix(name, BREAKER_SUFFIX)) {
+        if (sw_lease_text_parse(text, &by) == 0 && strcmp(by.host_id, host_id) == 0)
+            r = drop_record(control, name);
+        return r == -ENOENT ? 0 : r;
+    }
+    if (sw_lock_text_parse(text, &says) < 0 || strcmp(says.host_id, host_id) != 0)
+        return 0;
+    return end_judged(control, name, text, &since);
+}
+
+int sw_app_locks_drop_of(SwControl *control, const char *host_id)
+{
+    g_autoptr(GPtrArray) names = NULL;
+    int r = control->port->become(control->port, NULL);
+
+    if (r == 0)
+        r = sw_dir_names(control->port, control->locks, SW_HOSTS_MAX, FALSE, &names);
+    for (guint i = 0; r == 0 && i < names->len; i++)
+        r = drop_one_of(control, names->pdata[i], host_id);
+    return r;
+}
+
+void sw_app_locks_sweep(SwControl *control)
+{
+    g_autoptr(GPtrArray) names = NULL;
+    g_autoptr(GHashTable) alive = g_hash_table_new_full(g_str_hash, g_str_equal, g_free, NULL);
+
+    if (control->port->become(control->port, NULL) < 0 ||
+        sw_dir_names(control->port, control->locks, SW_HOSTS_MAX, FALSE, &names) < 0)
+        return;
+    for (guint i = 0; i < names->len; i++) {
+        const char *name = names->pdata[i];
+        g_autofree char *text = NULL;
+        SwLockText says;
+
+        if (read_record(control, name, &text, NULL) < 0)
+            continue;
+        if (g_str_has_suffix(name, BREAKER_SUFFIX))
+            check_breaker(control, name);
+        else if (sw_lock_text_parse(text, &says) < 0)
+            continue; /* what nobody understands is left to who wants that name */
+        else if (strcmp(says.host_id, sw_control_host_id(control)) != 0 &&
+                 !g_hash_table_contains(alive, says.host_id) && contend(control, name, NULL) == -EBUSY)
+            g_hash_table_add(alive, g_strdup(says.host_id));
+    }
+}
+
+int sw_app_lock_server_now(SwControl *control, struct timespec *ret_now)
+{
+    SwPort *port = control->port;
+    g_autofree char *name = sw_control_unique(control, "now-");
+    int r = port->become(port, NULL);
+    int fd = r < 0 ? r : port->openat(port, sw_epoch_now(control)->released, name, O_WRONLY | O_CREAT | O_EXCL, 0600);
+    struct stat st;
+
+    if (fd < 0)
+        return fd;
+    r = port->statat(port, fd, "", &st);
+    sw_fd_close(port, &fd);
+    (void)port->unlinkat(port, sw_epoch_now(control)->released, name, 0);
+    if (r == 0)
+        *ret_now = st.st_ctim;
+    return r;
+}

@@ -1,0 +1,578 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * Locks that programs have made through this mount (docs/protocol.md, rules L6 to L9).
+ */
+#include "internal.h"
+
+#include <errno.h>
+#include <string.h>
+
+/* Beyond, a lock is a file like any other. */
+#define LOCKS_MAX 10000
+/* What a creator leaves that exits is more than a name, a number and a time: data (C18). */
+#define LEFT_MAX 64
+/* Who sets an older time than this restores a file.  Locks that are linked carry an expiry by their host's clock, and
+ * those may be hours apart (C23). */
+#define RESTORED_SECONDS 2
+#define RESTORED_LINK_SECONDS (24 * 60 * 60)
+#define NAMES_MAX 8
+#define BELIEVE_US (G_USEC_PER_SEC / 4)
+
+typedef enum { LOCK_MAKING, LOCK_HELD, LOCK_ENDING } State;
+
+struct SwLock {
+    gint refs; /* atomic */
+    /* immutable once held */
+    SwNode *parent; /* counted */
+    guint64 dir_ino;
+    char *name;
+    SwCred cred; /* of who made it */
+    SwAppLock disk;
+    gboolean expires; /* its times may say that others may break it */
+    /* protected by SwLocks.lock */
+    State state;
+    SwOwner *owner; /* counted; NULL: nobody who could end */
+};
+
+struct SwLocks {
+    SwOverlay *ov;     /* immutable */
+    SwExpiry *expiry;  /* immutable */
+    SwOwners *owners;  /* immutable */
+    gint64 swept_us;   /* of the ticking thread */
+    SwMutex lock;      /* taken after none, and none is taken with it */
+    GHashTable *table; /* lock: of SwLock by dir_ino and name, counted */
+    gint count;        /* atomic: of the table */
+};
+
+typedef enum { VERDICT_LIVES, VERDICT_NOBODYS, VERDICT_DEAD, VERDICT_DATA } Verdict;
+
+static guint lock_hash(gconstpointer p)
+{
+    const SwLock *lock = p;
+    return g_str_hash(lock->name) ^ g_int64_hash(&lock->dir_ino);
+}
+
+static gboolean lock_equal(gconstpointer a, gconstpointer b)
+{
+    const SwLock *x = a, *y = b;
+    return x->dir_ino == y->dir_ino && strcmp(x->name, y->name) == 0;
+}
+
+static SwLock *lock_ref(SwLock *lock)
+{
+    if (lock)
+        g_atomic_int_inc(&lock->refs);
+    return lock;
+}
+
+static void lock_unref(SwOverlay *ov, SwLock *lock)
+{
+    if (!lock || !g_atomic_int_dec_and_test(&lock->refs))
+        return;
+    sw_node_unref(ov, lock->parent);
+    sw_owner_unref(lock->owner);
+    sw_app_lock_clear(&lock->disk);
+    g_free(lock->name);
+    g_free(lock);
+}
+
+static guint64 ino_of(SwOverlay *ov, SwNode *dir)
+{
+    SW_HOLD(&ov->lock);
+    return dir->id.ino;
+}
+
+gboolean sw_lock_is_name(SwOverlay *ov, SwNode *parent, const char *name)
+{
+    g_autofree char *path = sw_node_path(ov, parent, name);
+    return sw_policy_classify(&ov->config->policy, path) == SW_CLASS_LOCK;
+}
+
+gint64 sw_lock_believe_us(SwOverlay *ov, SwNode *parent, const char *name)
+{
+    return sw_lock_is_name(ov, parent, name) ? BELIEVE_US : G_MAXINT64;
+}
+
+/* ---- the table */
+
+static SwLock *find(SwLocks *locks, guint64 dir_ino, const char *name)
+{
+    if (g_atomic_int_get(&locks->count) == 0)
+        return NULL;
+    SwLock key = {.dir_ino = dir_ino, .name = (char *)name};
+    SW_HOLD(&locks->lock);
+    return lock_ref(g_hash_table_lookup(locks->table, &key));
+}
+
+/* Only one thread ends a lock. */
+static gboolean begin_end(SwLocks *locks, SwLock *lock)
+{
+    SW_HOLD(&locks->lock);
+    if (lock->state != LOCK_HELD)
+        return FALSE;
+    lock->state = LOCK_ENDING;
+    return TRUE;
+}
+
+static gboolean is_held(SwLocks *locks, const SwLock *lock)
+{
+    SW_HOLD(&locks->lock);
+    return lock->state == LOCK_HELD;
+}
+
+static void set_held(SwLocks *locks, SwLock *lock)
+{
+    SW_HOLD(&locks->lock);
+    lock->state = LOCK_HELD;
+}
+
+static void drop(SwLocks *locks, SwLock *lock)
+{
+    sw_mutex_lock(&locks->lock);
+    gboolean listed = g_hash_table_lookup(locks->table, lock) == lock;
+    if (listed) {
+        g_hash_table_remove(locks->table, lock);
+        g_atomic_int_add(&locks->count, -1);
+    }
+    sw_mutex_unlock(&locks->lock);
+    if (listed)
+        lock_unref(locks->ov, lock);
+}
+
+/* It is no lock any more; what stands at the name stays. */
+static void forget(SwLocks *locks, SwLock *lock)
+{
+    if (!begin_end(locks, lock))
+        return;
+    /* A record that stays is found abandoned by the next who wants the name. */
+    if (!lock->expires || sw_app_lock_is_ours(locks->ov->control, &lock->disk))
+        sw_ignore(sw_app_lock_end(locks->ov->control, &lock->disk));
+    drop(locks, lock);
+}
+
+static int end_dead(SwLocks *locks, SwLock *lock)
+{
+    SwOverlay *ov = locks->ov;
+    if (!begin_end(locks, lock))
+        return -EAGAIN;
+    g_autoptr(SwFile) dir = NULL;
+    ov->port->become(ov->port, NULL);
+    int r = sw_node_dir(ov, lock->parent, &dir);
+    if (r == 0 && lock->expires && !sw_app_lock_is_ours(ov->control, &lock->disk))
+        r = -ENOENT;
+    if (r == 0)
+        r = sw_app_lock_break(ov->control, &lock->disk, dir->fd, lock->name);
+    else if (r == -ENOENT || r == -ESTALE)
+        r = sw_app_lock_end(ov->control, &lock->disk); /* gone with its directory */
+    if (r < 0 && r != -ENOENT && r != -ESTALE) {
+        set_held(locks, lock); /* with the next tick again */
+        return r;
+    }
+    sw_note(ov, SW_NOTE_INFO, "%s: the lock of process %d, which ended, is released", lock->disk.says.path,
+            (int)lock->disk.says.pid);
+    drop(locks, lock);
+    return 0;
+}
+
+/* ---- whose it is [L6] */
+
+static gboolean left_data(SwLocks *locks, const SwLock *lock)
+{
+    SwOverlay *ov = locks->ov;
+    g_autoptr(SwFile) dir = NULL;
+    struct stat st;
+    ov->port->become(ov->port, &lock->cred);
+    if (sw_node_dir(ov, lock->parent, &dir) < 0 || ov->port->statat(ov->port, dir->fd, lock->name, &st) < 0)
+        return FALSE;
+    if (S_ISDIR(st.st_mode))
+        return !sw_app_lock_dir_is_small(ov->control, dir->fd, lock->name, LEFT_MAX);
+    return S_ISREG(st.st_mode) && st.st_size > LEFT_MAX;
+}
+
+static SwOwner *owner_of(SwLocks *locks, SwLock *lock)
+{
+    SW_HOLD(&locks->lock);
+    return sw_owner_ref(lock->owner);
+}
+
+/* The parent inherits, unless another thread has seen to it. */
+static void hand_over(SwLocks *locks, SwLock *lock, SwOwner *from)
+{
+    sw_mutex_lock(&locks->lock);
+    gboolean mine = lock->owner == from;
+    if (mine)
+        lock->owner = sw_owner_ref(sw_owner_parent(from));
+    sw_mutex_unlock(&locks->lock);
+    if (mine)
+        sw_owner_unref(from);
+}
+
+/* Acts as whom it likes. */
+static Verdict judge(SwLocks *locks, SwLock *lock)
+{
+    if (!sw_app_lock_is_current(locks->ov->control, &lock->disk))
+        return VERDICT_DATA; /* others have ended it: what stands there is not ours */
+    for (;;) {
+        SwOwner *owner = owner_of(locks, lock);
+        if (!owner)
+            return VERDICT_NOBODYS;
+        SwOwnerState state = sw_owner_state(owner);
+        Verdict verdict = state == SW_OWNER_LIVES ? VERDICT_LIVES : VERDICT_DEAD;
+        if (state == SW_OWNER_EXITED || state == SW_OWNER_FAILED)
+            verdict = left_data(locks, lock) ? VERDICT_DATA : verdict;
+        gboolean passes = state == SW_OWNER_EXITED && verdict == VERDICT_DEAD;
+        if (passes)
+            hand_over(locks, lock, owner);
+        sw_owner_unref(owner);
+        if (!passes)
+            return verdict;
+    }
+}
+
+static gboolean is_of_family(SwLocks *locks, SwLock *lock, const SwCaller *caller)
+{
+    SwOwner *owner = owner_of(locks, lock);
+    gboolean is = owner && sw_owner_has(owner, caller->tid);
+    sw_owner_unref(owner);
+    return is;
+}
+
+/* ---- making */
+
+static SwLock *lock_new(SwOverlay *ov, const SwCaller *caller, SwNode *parent, const char *name, SwLockKind kind)
+{
+    SwLock *lock = g_new0(SwLock, 1);
+    g_autofree char *path = sw_node_path(ov, parent, name);
+    lock->refs = 1;
+    sw_mutex_lock(&ov->lock);
+    sw_node_ref_locked(parent);
+    lock->parent = parent;
+    lock->dir_ino = parent->id.ino;
+    sw_mutex_unlock(&ov->lock);
+    lock->name = g_strdup(name);
+    lock->cred = caller->cred;
+    lock->disk.says.kind = kind;
+    lock->disk.says.dir_ino = lock->dir_ino;
+    if (strlen(path) < sizeof lock->disk.says.path)
+        strcpy(lock->disk.says.path, path);
+    return lock;
+}
+
+/* 0: in the table; 1: another is, in *ret_other; -ENOSPC: too many. */
+static int enter(SwLocks *locks, SwLock *lock, SwLock **ret_other)
+{
+    SW_HOLD(&locks->lock);
+    SwLock *other = g_hash_table_lookup(locks->table, lock);
+    if (other) {
+        *ret_other = lock_ref(other);
+        return 1;
+    }
+    if (g_hash_table_size(locks->table) >= LOCKS_MAX)
+        return -ENOSPC;
+    g_hash_table_add(locks->table, lock_ref(lock));
+    g_atomic_int_inc(&locks->count);
+    return 0;
+}
+
+/* One that is known already: 0 when it is no more, else -EEXIST. */
+static int clear_known(SwLocks *locks, SwLock *lock, int dirfd)
+{
+    SwOverlay *ov = locks->ov;
+    struct stat st;
+    switch (judge(locks, lock)) {
+    case VERDICT_DEAD:
+        return end_dead(locks, lock) < 0 ? -EEXIST : 0;
+    case VERDICT_DATA:
+        forget(locks, lock);
+        return -EEXIST;
+    case VERDICT_LIVES:
+    case VERDICT_NOBODYS:
+        break;
+    }
+    /* Removed past us: on the source, or by a host that found it expired. */
+    ov->port->become(ov->port, &lock->cred);
+    if (!is_held(locks, lock) || ov->port->statat(ov->port, dirfd, lock->name, &st) != -ENOENT)
+        return -EEXIST;
+    forget(locks, lock);
+    return 0;
+}
+
+static int begin_known(SwLocks *locks, const SwCaller *caller, SwLock *lock)
+{
+    SwOverlay *ov = locks->ov;
+    SwLock *other = NULL;
+    g_autoptr(SwFile) dir = NULL;
+    int r = enter(locks, lock, &other);
+    if (r <= 0)
+        return r;
+    ov->port->become(ov->port, &caller->cred);
+    r = sw_node_dir(ov, lock->parent, &dir);
+    if (r == 0)
+        r = clear_known(locks, other, dir->fd);
+    lock_unref(ov, g_steal_pointer(&other));
+    if (r == 0)
+        r = enter(locks, lock, &other);
+    lock_unref(ov, other);
+    return r == 1 ? -EEXIST : r;
+}
+
+int sw_lock_begin(SwOverlay *ov, const SwCaller *caller, SwNode *parent, const char *name, SwLockKind kind,
+                  SwLock **ret_lock)
+{
+    SwLocks *locks = ov->locks;
+    *ret_lock = NULL;
+    if (kind == SW_LOCK_NONE || !sw_lock_is_name(ov, parent, name))
+        return 0;
+    SwLock *lock = lock_new(ov, caller, parent, name, kind);
+    int r = begin_known(locks, caller, lock);
+    if (r == 0) {
+        lock->owner = sw_owners_get(locks->owners, caller->tid);
+        lock->disk.says.pid = sw_owner_pid(lock->owner);
+        lock->disk.says.process = sw_owner_id(lock->owner);
+        r = sw_app_lock_begin(ov->control, name, &lock->disk);
+        if (r < 0)
+            drop(locks, lock);
+    }
+    if (r == 0)
+        *ret_lock = lock;
+    else
+        lock_unref(ov, lock);
+    ov->port->become(ov->port, &caller->cred);
+    return r == -ENOSPC && !*ret_lock && g_atomic_int_get(&locks->count) >= LOCKS_MAX ? 0 : r;
+}
+
+/* A claim of flufl.lock comes with its expiry (L9). */
+static gboolean has_expiry(SwOverlay *ov, int dirfd, const char *name)
+{
+    struct stat st;
+    return ov->port->statat(ov->port, dirfd, name, &st) == 0 && st.st_mtim.tv_sec > st.st_ctim.tv_sec;
+}
+
+int sw_lock_made(SwOverlay *ov, const SwCaller *caller, SwLock *lock, int dirfd, int result)
+{
+    SwLocks *locks = ov->locks;
+    if (!lock)
+        return result;
+    if (result == 0) {
+        lock->expires = lock->disk.says.kind == SW_LOCK_LINK && has_expiry(ov, dirfd, lock->name);
+        set_held(locks, lock);
+    } else {
+        /* It may have been made, and the reply lost: then it goes to salvage, lest it bind for ever. */
+        gboolean unsure = result == -EIO || result == -ETIMEDOUT || result == -EINTR || result == -ESTALE;
+        int r = unsure ? sw_app_lock_break(ov->control, &lock->disk, dirfd, lock->name)
+                       : sw_app_lock_end(ov->control, &lock->disk);
+        sw_ignore(r); /* a record that stays is dropped by the next who wants the name */
+        drop(locks, lock);
+    }
+    lock_unref(ov, lock);
+    ov->port->become(ov->port, &caller->cred);
+    return result;
+}
+
+int sw_lock_clear(SwOverlay *ov, const SwCaller *caller, SwNode *parent, const char *name, int dirfd)
+{
+    if (!sw_lock_is_name(ov, parent, name))
+        return -EEXIST;
+    guint64 dir_ino = ino_of(ov, parent);
+    SwLock *lock = find(ov->locks, dir_ino, name);
+    int r = lock ? clear_known(ov->locks, lock, dirfd) : sw_app_lock_holder(ov->control, dir_ino, name);
+    lock_unref(ov, lock);
+    ov->port->become(ov->port, &caller->cred);
+    return r == 0 ? 0 : -EEXIST;
+}
+
+/* ---- removing [L7, L8] */
+
+static int may_remove_known(SwOverlay *ov, const SwCaller *caller, SwLock *lock, int dirfd)
+{
+    SwLocks *locks = ov->locks;
+    Verdict verdict = judge(locks, lock);
+    if (verdict == VERDICT_DATA)
+        forget(locks, lock);
+    if (verdict == VERDICT_DATA || verdict == VERDICT_DEAD)
+        return 0;
+    if (verdict == VERDICT_LIVES && is_of_family(locks, lock, caller))
+        return 0;
+    /* Nobody owns it who could end: its user may remove it, and the administrator. */
+    if (verdict == VERDICT_NOBODYS && (caller->cred.uid == lock->cred.uid || caller->cred.uid == 0))
+        return 0;
+    return sw_expiry_lets(locks->expiry, caller, lock->dir_ino, dirfd, lock->name) ? 0 : -EBUSY;
+}
+
+static int may_remove_foreign(SwOverlay *ov, const SwCaller *caller, guint64 dir_ino, const char *name, int dirfd)
+{
+    int r = sw_app_lock_holder(ov->control, dir_ino, name);
+    if (r == -EBUSY && sw_expiry_lets(ov->locks->expiry, caller, dir_ino, dirfd, name)) {
+        sw_app_lock_overrule(ov->control, dir_ino, name);
+        r = 0;
+    }
+    return r;
+}
+
+int sw_lock_may_remove(SwOverlay *ov, const SwCaller *caller, SwNode *parent, const char *name, int dirfd)
+{
+    if (!sw_lock_is_name(ov, parent, name))
+        return 0;
+    guint64 dir_ino = ino_of(ov, parent);
+    SwLock *lock = find(ov->locks, dir_ino, name);
+    /* Overruled meanwhile, or this host was taken for dead (C21): what stands there is another's. */
+    if (lock && is_held(ov->locks, lock) &&
+        (!sw_app_lock_is_current(ov->control, &lock->disk) ||
+         (lock->expires && !sw_app_lock_is_ours(ov->control, &lock->disk)))) {
+        forget(ov->locks, lock);
+        lock_unref(ov, g_steal_pointer(&lock));
+    }
+    int r = !lock                      ? may_remove_foreign(ov, caller, dir_ino, name, dirfd)
+            : is_held(ov->locks, lock) ? may_remove_known(ov, caller, lock, dirfd)
+                                       : -EBUSY; /* another thread is making or ending it */
+    lock_unref(ov, lock);
+    ov->port->become(ov->port, &caller->cred);
+    return r;
+}
+
+void sw_lock_removed(SwOverlay *ov, const SwCaller *caller, SwNode *parent, const char *name)
+{
+    SwLock *lock = find(ov->locks, ino_of(ov, parent), name);
+    if (!lock)
+        return;
+    forget(ov->locks, lock);
+    lock_unref(ov, lock);
+    ov->port->become(ov->port, &caller->cred);
+}
+
+/* ---- what turns out to be data [L6] */
+
+typedef struct {
+    SwNode *parent; /* counted */
+    char *name;
+} Named;
+
+static guint names_of(SwOverlay *ov, SwNode *node, Named ret_names[NAMES_MAX])
+{
+    guint n = 0;
+    SW_HOLD(&ov->lock);
+    for (SwName *at = node->names; at && n < NAMES_MAX; at = at->next, n++) {
+        sw_node_ref_locked(at->parent);
+        ret_names[n] = (Named){.parent = at->parent, .name = g_strdup(at->name)};
+    }
+    return n;
+}
+
+static void named_clear(SwOverlay *ov, Named *named)
+{
+    sw_node_unref(ov, named->parent);
+    g_free(named->name);
+}
+
+void sw_lock_outgrown(SwOverlay *ov, SwNode *node)
+{
+    Named names[NAMES_MAX];
+    if (g_atomic_int_get(&ov->locks->count) == 0)
+        return;
+    guint n = names_of(ov, node, names);
+    for (guint i = 0; i < n; i++) {
+        SwLock *lock = find(ov->locks, ino_of(ov, names[i].parent), names[i].name);
+        if (lock)
+            forget(ov->locks, lock);
+        lock_unref(ov, lock);
+        named_clear(ov, &names[i]);
+    }
+}
+
+static void date_name(SwOverlay *ov, const SwCaller *caller, const Named *named, const struct timespec *mtime)
+{
+    if (!sw_lock_is_name(ov, named->parent, named->name))
+        return;
+    guint64 dir_ino = ino_of(ov, named->parent);
+    SwLock *lock = find(ov->locks, dir_ino, named->name);
+    g_autoptr(SwFile) dir = NULL;
+    struct stat st;
+    ov->port->become(ov->port, &caller->cred);
+    if (sw_node_dir(ov, named->parent, &dir) == 0 && ov->port->statat(ov->port, dir->fd, named->name, &st) == 0) {
+        gint64 old = lock && lock->disk.says.kind == SW_LOCK_LINK ? RESTORED_LINK_SECONDS : RESTORED_SECONDS;
+        if (lock && mtime->tv_sec + old < st.st_ctim.tv_sec)
+            forget(ov->locks, lock);
+        else
+            sw_expiry_renewed(ov->locks->expiry, caller, dir_ino, dir->fd, named->name);
+    }
+    lock_unref(ov, lock);
+}
+
+void sw_lock_dated(SwOverlay *ov, const SwCaller *caller, SwNode *node, const struct timespec *mtime)
+{
+    Named names[NAMES_MAX];
+    guint n = names_of(ov, node, names);
+    for (guint i = 0; i < n; i++) {
+        date_name(ov, caller, &names[i], mtime);
+        named_clear(ov, &names[i]);
+    }
+    ov->port->become(ov->port, &caller->cred);
+}
+
+/* ---- all of them */
+
+static GPtrArray *all_held(SwLocks *locks)
+{
+    GPtrArray *all = g_ptr_array_new();
+    GHashTableIter iter;
+    gpointer key;
+    SW_HOLD(&locks->lock);
+    g_hash_table_iter_init(&iter, locks->table);
+    while (g_hash_table_iter_next(&iter, &key, NULL))
+        if (((SwLock *)key)->state == LOCK_HELD)
+            g_ptr_array_add(all, lock_ref(key));
+    return all;
+}
+
+void sw_locks_tick(SwOverlay *ov, gint64 now)
+{
+    SwLocks *locks = ov->locks;
+    g_autoptr(GPtrArray) all = all_held(locks);
+    for (guint i = 0; i < all->len; i++) {
+        SwLock *lock = all->pdata[i];
+        Verdict verdict = judge(locks, lock);
+        if (verdict == VERDICT_DEAD)
+            sw_ignore(end_dead(locks, lock));
+        else if (verdict == VERDICT_DATA)
+            forget(locks, lock);
+        lock_unref(ov, lock);
+    }
+    sw_owners_prune(locks->owners);
+    sw_expiry_tick(locks->expiry, now);
+    if (now - locks->swept_us >= ov->config->lease_us) {
+        sw_app_locks_sweep(ov->control);
+        locks->swept_us = now;
+    }
+    ov->port->become(ov->port, NULL);
+}
+
+SwLocks *sw_locks_new(SwOverlay *ov)
+{
+    SwLocks *locks = g_new0(SwLocks, 1);
+    locks->ov = ov;
+    locks->owners = sw_owners_new(ov->port);
+    locks->expiry = sw_expiry_new(ov);
+    locks->swept_us = ov->port->now_us(ov->port);
+    sw_mutex_init(&locks->lock);
+    locks->table = g_hash_table_new(lock_hash, lock_equal);
+    return locks;
+}
+
+void sw_locks_free(SwLocks *locks)
+{
+    g_autoptr(GPtrArray) all = all_held(locks);
+    for (guint i = 0; i < all->len; i++) {
+        SwLock *lock = all->pdata[i];
+        Verdict verdict = judge(locks, lock);
+        if (verdict == VERDICT_NOBODYS || verdict == VERDICT_DATA)
+            forget(locks, lock);
+        else
+            drop(locks, lock);
+        lock_unref(locks->ov, lock);
+    }
+    sw_expiry_free(locks->expiry);
+    g_hash_table_unref(locks->table);
+    sw_owners_free(locks->owners);
+    sw_mutex_clear(&locks->lock);
+    g_free(locks);
+}

@@ -1,0 +1,83 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+
+/*
+ * Waiting for processes that are no children of ours.
+ *
+ * A pidfd tells of any process when it ended, and from Linux 6.15 on how, also after its parent has asked (FACTS F5).
+ * Before that the status can be read only while the process is a zombie.
+ */
+
+#include "proc.h"
+
+#include <poll.h>
+#include <sys/ioctl.h>
+#include <sys/statfs.h>
+#include <sys/syscall.h>
+
+/* Younger than the C library's headers: linux/pidfd.h of Linux 6.15. */
+#define PID_FS_MAGIC_NUMBER 0x50494446
+#define PIDFD_INFO_EXIT_BIT (G_GUINT64_CONSTANT(1) << 3)
+
+struct pidfd_info_6_15 {
+    guint64 mask, cgroupid;
+    guint32 pid, tgid, ppid, ruid, rgid, euid, egid, suid, sgid, fsuid, fsgid;
+    gint32 exit_code;
+    guint32 coredump_mask, spare;
+};
+
+#define PIDFD_GET_INFO_6_15 _IOWR(0xFF, 11, struct pidfd_info_6_15)
+
+int sw_proc_watch(SwPort *port, pid_t tgid, guint64 *ret_id)
+{
+    struct statfs fs;
+    struct stat st;
+    int fd;
+
+    (void)port;
+    if (tgid <= 0)
+        return -EINVAL;
+    fd = (int)syscall(SYS_pidfd_open, tgid, 0);
+    if (fd < 0)
+        return -errno;
+    /* On their own file system pidfds have an inode per process; before, all of them shared one. */
+    *ret_id = fstatfs(fd, &fs) == 0 && fs.f_type == PID_FS_MAGIC_NUMBER && fstat(fd, &st) == 0 ? st.st_ino : 0;
+    return fd;
+}
+
+static gboolean tells_status(int fd, int *ret_status)
+{
+    struct pidfd_info_6_15 info = {.mask = PIDFD_INFO_EXIT_BIT};
+
+    if (ioctl(fd, PIDFD_GET_INFO_6_15, &info) < 0 || !(info.mask & PIDFD_INFO_EXIT_BIT))
+        return FALSE;
+    *ret_status = info.exit_code;
+    return TRUE;
+}
+
+/* Once it has been waited for, the number may be another's, so what was read counts only if it had not by then. */
+static gboolean zombie_status(SwPort *port, int fd, pid_t tgid, int *ret_status)
+{
+    int status;
+
+    if (port->exit_status(port, tgid, &status) < 0)
+        return FALSE;
+    if (syscall(SYS_pidfd_send_signal, fd, 0, NULL, 0) < 0 && errno == ESRCH)
+        return FALSE;
+    *ret_status = status;
+    return TRUE;
+}
+
+int sw_proc_ended(SwPort *port, int fd, pid_t tgid, int *ret_status)
+{
+    struct pollfd ask = {.fd = fd, .events = POLLIN};
+    int r = TEMP_FAILURE_RETRY(poll(&ask, 1, 0));
+
+    if (r < 0)
+        return -errno;
+    if (r == 0)
+        return 0;
+    /* The kernel tells of those that have been waited for; that may happen between the two questions. */
+    if (!tells_status(fd, ret_status) && !zombie_status(port, fd, tgid, ret_status) && !tells_status(fd, ret_status))
+        *ret_status = -1;
+    return 1;
+}
