@@ -115,7 +115,7 @@ static SwVerdict judge(const SwTrial *trial, const SwEvidence *evidence)
 
 SwVerdict sw_trial_flush(SwTrial *trial, const SwFlusher *flusher, const SwEvidence *evidence)
 {
-    trial->flushed = TRUE;
+    trial->flushed = trial->ever_flushed = TRUE;
     /* Without a number neither its end nor its other descriptors can be known (F6). */
     if (flusher->pid == 0)
         return SW_VERDICT_HOLD;
@@ -129,7 +129,9 @@ SwVerdict sw_trial_ask(const SwTrial *trial, const SwEvidence *evidence)
     return trial->flushed ? judge(trial, evidence) : SW_VERDICT_HOLD;
 }
 
-SwVerdict sw_trial_last_release(const SwTrial *trial)
+SwVerdict sw_trial_last_release(const SwTrial *trial, const SwFlusher *opener)
 {
-    return settle(trial);
+    gboolean killed_in_open = !trial->ever_flushed && !trial->has_bytes && opener->exiting && opener->signal != 0;
+
+    return killed_in_open && trial->dirty ? SW_VERDICT_DISCARD_KILLED : settle(trial);
 }

@@ -54,8 +54,9 @@ typedef struct {
     gboolean has_bytes; /* something was written */
     gboolean killed;    /* the last writer was ended by a signal while it held the handle */
     gboolean flushed;   /* some FLUSH came since the last open or write */
-    int failure;        /* errno of a write that failed and was not made good, else 0 */
-    guint64 failed_at;  /* its offset */
+    gboolean ever_flushed;
+    int failure;       /* errno of a write that failed and was not made good, else 0 */
+    guint64 failed_at; /* its offset */
 } SwTrial;
 
 void sw_trial_open(SwTrial *trial, pid_t pid, gboolean makes_dirty);
@@ -67,6 +68,7 @@ void sw_trial_truncate(SwTrial *trial, pid_t pid, guint64 size);
 SwVerdict sw_trial_flush(SwTrial *trial, const SwFlusher *flusher, const SwEvidence *evidence);
 /* Somebody asks for the name: `evidence` as at a FLUSH.  HOLD unless every holder has flushed. */
 SwVerdict sw_trial_ask(const SwTrial *trial, const SwEvidence *evidence);
-SwVerdict sw_trial_last_release(const SwTrial *trial);
+/* `opener`: how it fares.  Killed, and no FLUSH ever came: it died inside open(2), without a descriptor. */
+SwVerdict sw_trial_last_release(const SwTrial *trial, const SwFlusher *opener);
 
 #endif

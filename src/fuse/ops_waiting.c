@@ -52,11 +52,18 @@ static void start(Call *call)
     sw_workers_push(call->server->workers, run_later, later);
 }
 
+static gboolean is_interrupted(gpointer data)
+{
+    return fuse_req_interrupted(data) != 0;
+}
+
 static Call call_new(fuse_req_t req, fuse_ino_t ino, const struct fuse_file_info *fi,
                      int (*run)(Call *call, gboolean may_wait))
 {
     SwServer *server = sw_server_of(req);
     Call call = {.req = req, .server = server, .run = run, .caller = sw_caller_of(req)};
+    call.caller.interrupted = is_interrupted;
+    call.caller.interrupted_data = req;
     call.node = ino ? sw_node_of(server->overlay, ino) : NULL;
     call.handle = fi ? (SwHandle *)(uintptr_t)fi->fh : NULL;
     return call;

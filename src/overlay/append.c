@@ -52,9 +52,10 @@ static int follow(SwOverlay *ov, SwHandle *handle)
     return 1;
 }
 
-/* Takes the lease on the file the handle's records belong into; *ret_st is that file's. */
-static int lease_end(SwOverlay *ov, SwHandle *handle, gsize size, gboolean may_wait, SwContentLease **ret_lease,
-                     struct stat *ret_st)
+/* Takes the lease on the file the handle's records belong into; *ret_st is that file's.  `caller`, if any, can end the
+ * wait by a signal. */
+static int lease_end(SwOverlay *ov, SwHandle *handle, const SwCaller *caller, gsize size, gboolean may_wait,
+                     SwContentLease **ret_lease, struct stat *ret_st)
 {
     for (;;) {
         struct stat st;
@@ -71,7 +72,8 @@ static int lease_end(SwOverlay *ov, SwHandle *handle, gsize size, gboolean may_w
             strcpy(intent.path, path);
         SwPredecessor predecessor;
         gint64 deadline = may_wait ? ov->port->now_us(ov->port) + LEASE_WAIT_US : 0;
-        r = sw_content_lease_take(ov->leases, st.st_ino, &intent, deadline, NULL, NULL, ret_lease, &predecessor);
+        r = sw_content_lease_take(ov->leases, st.st_ino, &intent, deadline, caller ? caller->interrupted : NULL,
+                                  caller ? caller->interrupted_data : NULL, ret_lease, &predecessor);
         ov->port->become(ov->port, &handle->cred);
         if (r < 0)
             return r == -ETIMEDOUT && !may_wait ? -EINPROGRESS : r;
@@ -104,11 +106,12 @@ static int reserve(SwOverlay *ov, SwHandle *handle, off_t end, gsize size)
     return r == -ENOSPC || r == -EDQUOT || r == -EFBIG ? r : 0;
 }
 
-static int append_record(SwOverlay *ov, SwHandle *handle, const void *buf, gsize size, gboolean may_wait)
+static int append_record(SwOverlay *ov, SwHandle *handle, const SwCaller *caller, const void *buf, gsize size,
+                         gboolean may_wait)
 {
     SwContentLease *lease;
     struct stat st;
-    int r = lease_end(ov, handle, size, may_wait, &lease, &st);
+    int r = lease_end(ov, handle, caller, size, may_wait, &lease, &st);
     if (r < 0)
         return r;
     r = sw_content_lease_confirm(lease);
@@ -135,7 +138,7 @@ static int publish_pending(SwOverlay *ov, SwHandle *handle, gboolean may_wait)
 {
     if (!handle->pending || !handle->pending->len)
         return 0;
-    int r = append_record(ov, handle, handle->pending->data, handle->pending->len, may_wait);
+    int r = append_record(ov, handle, NULL, handle->pending->data, handle->pending->len, may_wait);
     if (r == -EINPROGRESS)
         return r;
     sw_mutex_lock(&ov->lock);
@@ -237,7 +240,7 @@ ssize_t sw_append_write(SwOverlay *ov, SwHandle *handle, const SwCaller *caller,
         return size;
     }
     if (!waiting) {
-        int r = append_record(ov, handle, buf, size, may_wait);
+        int r = append_record(ov, handle, caller, buf, size, may_wait);
         return r < 0 ? r : (ssize_t)size;
     }
     g_byte_array_append(handle->pending, buf, size);
@@ -254,7 +257,7 @@ int sw_append_truncate(SwOverlay *ov, SwHandle *handle, guint64 size)
     struct stat st;
     int r = publish_pending(ov, handle, TRUE);
     if (r == 0)
-        r = lease_end(ov, handle, 0, TRUE, &lease, &st);
+        r = lease_end(ov, handle, NULL, 0, TRUE, &lease, &st);
     if (r < 0)
         return r;
     r = ov->port->ftruncate(ov->port, handle->file->fd, size);

@@ -94,6 +94,19 @@ static gboolean is_nameless(SwOverlay *ov, const SwStage *stage)
     return nameless;
 }
 
+/*
+ * The permission check of an open asks between its LOOKUP and its OPEN.  Should the file go just then, ENOENT would
+ * reach a program that opens with O_CREAT; only OPEN can have the name walked anew.  So a file that is gone is told
+ * once more as it was when its name was looked up.
+ */
+static gboolean recall(SwOverlay *ov, const SwNode *node, struct stat *ret_st)
+{
+    sw_mutex_lock(&ov->lock);
+    gboolean known = node->type == S_IFREG && sw_node_recall_locked(node, ret_st);
+    sw_mutex_unlock(&ov->lock);
+    return known;
+}
+
 int sw_overlay_getattr(SwOverlay *ov, const SwCaller *caller, SwNode *node, SwHandle *handle, struct stat *ret_st,
                        gint64 *ret_attr_us)
 {
@@ -110,6 +123,10 @@ int sw_overlay_getattr(SwOverlay *ov, const SwCaller *caller, SwNode *node, SwHa
     /* The name leads to something of another kind by now: that is another object, and ours is gone. */
     if (r == 0 && place.by_name && (ret_st->st_mode & S_IFMT) != node->type)
         r = -ENOENT;
+    if (r == -ENOENT && recall(ov, node, ret_st)) {
+        *ret_attr_us = 0;
+        return 0;
+    }
     if (r < 0)
         return r;
     if (place.stage && is_nameless(ov, place.stage))
@@ -196,31 +213,35 @@ static int truncate_name(SwOverlay *ov, const SwCaller *caller, SwNode *node, gu
     return r < 0 ? r : released;
 }
 
-/* The stage that truncate_name made: nobody has it open, so the cut is all there is to commit. */
-static int truncate_stage(SwOverlay *ov, const SwCaller *caller, SwStage *stage, guint64 size, gboolean may_wait)
+/*
+ * By name, as one who opens, cuts and closes: the stage may be the one that truncate_name made, which nobody else has
+ * open, or it may be committed at any moment by the RELEASE of its last writer.
+ */
+static int truncate_stage(SwOverlay *ov, const SwCaller *caller, SwStage *stage, const SwHandle *handle, guint64 size,
+                          gboolean may_wait)
 {
     sw_mutex_lock(&ov->lock);
-    gboolean alone = stage->state == SW_STAGE_OPEN && !stage->n_writers && !stage->everyone;
+    gboolean private = stage->everyone;
     sw_mutex_unlock(&ov->lock);
-    if (!alone)
+    if (private || (handle && handle->stage == stage))
         return sw_stage_truncate(stage, caller, size);
     if (!may_wait)
         return -EINPROGRESS;
     /* This is what the second walk was for; the thread's next open is another matter. */
     SwPin pin = {0};
-    sw_ignore(sw_pin_take(ov, caller, stage->node, &pin));
+    sw_ignore(sw_pin_take(ov, caller, stage->node, SW_PIN_ANY, &pin));
     sw_stage_unref(pin.stage);
-    SwHandle *handle = sw_handle_new_staged(ov, caller, stage->node, stage, O_WRONLY);
+    SwHandle *cutter = sw_handle_new_staged(ov, caller, stage->node, stage, O_WRONLY);
     int r = sw_stage_truncate(stage, caller, size);
-    int released = sw_overlay_release(ov, handle, TRUE);
+    int released = sw_overlay_release(ov, cutter, TRUE);
     return r < 0 ? r : released;
 }
 
-static int change_stage(SwOverlay *ov, const SwCaller *caller, const Place *place, const SwChange *change,
-                        gboolean may_wait)
+static int change_stage(SwOverlay *ov, const SwCaller *caller, const Place *place, const SwHandle *handle,
+                        const SwChange *change, gboolean may_wait)
 {
     SwStage *stage = place->stage;
-    int r = change->what & SW_SET_SIZE ? truncate_stage(ov, caller, stage, change->size, may_wait) : 0;
+    int r = change->what & SW_SET_SIZE ? truncate_stage(ov, caller, stage, handle, change->size, may_wait) : 0;
     if (r < 0 || !(change->what & ~SW_SET_SIZE))
         return r;
     SW_HOLD(&stage->lock);
@@ -268,7 +289,7 @@ int sw_overlay_setattr(SwOverlay *ov, const SwCaller *caller, SwNode *node, SwHa
         sw_lock_dated(ov, caller, node, &change->times[1]);
     /* A stage that was committed is written again only through its own handle. */
     gboolean staged = place.stage && (sw_stage_is_open(place.stage) || (change->what & SW_SET_SIZE));
-    r = staged ? change_stage(ov, caller, &place, change, may_wait)
+    r = staged ? change_stage(ov, caller, &place, handle, change, may_wait)
                : change_committed(ov, caller, node, handle, &place, change, may_wait);
     return r < 0 ? r : sw_overlay_getattr(ov, caller, node, handle, ret_st, ret_attr_us);
 }

@@ -121,7 +121,7 @@ static void committed(SwStage *stage, const SwTarget *target)
     sw_stage_forget_description(stage);
     stage->claimed = FALSE;
     stage->published_us = now;
-    stage->trial = (SwTrial){.opener = stage->trial.opener, .writer = stage->trial.writer};
+    stage->trial = (SwTrial){.opener = stage->trial.opener, .writer = stage->trial.writer, .ever_flushed = TRUE};
     sw_mutex_lock(&ov->lock);
     stage->state = SW_STAGE_COMMITTED;
     stage->has_base = TRUE;

@@ -23,12 +23,13 @@ typedef struct {
     SwFile *dir;
 } Creating;
 
-/* The name exists: what open(2) without O_EXCL does then.  The kernel takes whatever node the answer names. */
+/* The name exists: what open(2) without O_EXCL does then.  The kernel takes whatever node the answer names.  -EAGAIN:
+ * others were faster, twice. */
 static int create_existing(SwOverlay *ov, const Creating *c, SwEntry *ret_entry, SwHandle **ret_handle)
 {
     int r = sw_overlay_lookup(ov, c->caller, c->parent, c->name, ret_entry);
     if (r < 0)
-        return r;
+        return r == -ENOENT ? -EAGAIN : r;
     if (S_ISDIR(ret_entry->st.st_mode))
         r = -EISDIR;
     else if (!S_ISREG(ret_entry->st.st_mode))
@@ -39,8 +40,9 @@ static int create_existing(SwOverlay *ov, const Creating *c, SwEntry *ret_entry,
         sw_overlay_forget(ov, ret_entry->node, 1);
         r = sw_overlay_lookup(ov, c->caller, c->parent, c->name, ret_entry);
         if (r < 0)
-            return r;
+            return r == -ENOENT ? -EAGAIN : r;
         r = sw_overlay_open(ov, c->caller, ret_entry->node, c->flags & ~O_CREAT, ret_handle);
+        r = r == -ESTALE || r == -ENOENT ? -EAGAIN : r;
     }
     if (r < 0)
         sw_overlay_forget(ov, ret_entry->node, 1);

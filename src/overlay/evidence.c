@@ -9,6 +9,7 @@
 #include "internal.h"
 
 #include <errno.h>
+#include <signal.h>
 
 /* Beyond so many processes it is cheaper, and as true, to wait for the RELEASE. */
 #define SUSPECTS_MAX 100
@@ -97,6 +98,21 @@ static void identify_flusher(SwStage *stage, pid_t tid, SwFlusher *flusher)
         flusher->signal = status & 0x7f;
 }
 
+void sw_evidence_opener(SwStage *stage, SwFlusher *ret_opener)
+{
+    SwPort *port = stage->overlay->port;
+    SwProcess process;
+    pid_t pid = stage->trial.opener;
+    *ret_opener = (SwFlusher){0};
+    if (stage->trial.ever_flushed || stage->trial.has_bytes || pid <= 0)
+        return;
+    int r = port->process(port, pid, &process);
+    if (r == -ESRCH || (r == 0 && process.killed))
+        *ret_opener = (SwFlusher){.pid = pid, .exiting = TRUE, .signal = SIGKILL};
+    else
+        identify_flusher(stage, pid, ret_opener);
+}
+
 /* How programs see the stage's file. */
 typedef struct {
     dev_t dev;
@@ -166,11 +182,9 @@ void sw_evidence_gather(SwStage *stage, pid_t tid, SwFlusher *ret_flusher, SwEvi
     /* Where a descriptor that was once on its way has got to, nobody can tell later. */
     stage->was_in_flight |= ret_evidence->in_flight;
     ret_evidence->in_flight = stage->was_in_flight;
-    /* munmap(2) takes a mapping out of sight before its pages are written.  So what was mapped once, or may have been,
-     * waits for its RELEASE; only a close(2), which writes the pages first, can say that there is none. */
-    if (tid == -1 && stage->read_write)
-        stage->was_mapped = TRUE;
+    /* munmap(2) takes a mapping out of sight before its pages are written.  So what was once seen mapped waits for its
+     * RELEASE; and only a close(2), which writes the pages first, can say that there is none. */
     if (ret_evidence->complete && !stage->was_mapped)
         stage->was_mapped = any_mapping(stage, &suspects, ret_flusher, &sought);
-    ret_evidence->mapped = stage->was_mapped;
+    ret_evidence->mapped = stage->was_mapped || (tid == -1 && stage->read_write);
 }

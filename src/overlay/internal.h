@@ -59,7 +59,12 @@ struct SwNode {
     struct {
         ino_t ino;
         off_t size;
-        struct timespec mtime, ctime;
+        blkcnt_t blocks;
+        mode_t mode; /* 0: never told */
+        uid_t uid;
+        gid_t gid;
+        nlink_t nlink;
+        struct timespec atime, mtime, ctime;
         gint64 until_us;
     } told;
 };
@@ -133,6 +138,7 @@ struct SwHandle {
     int failure;         /* of a record whose first pieces were taken: for the next write or close to report */
     gint64 pending_since_us;
     pid_t pending_writer; /* process */
+    gboolean cut_later;   /* INPLACE: O_TRUNC is to be done when the second walk's OPEN takes it */
 };
 
 /*
@@ -145,8 +151,8 @@ typedef struct {
     pid_t tid;
     uid_t uid;
     SwNode *from;    /* counted: the node whose open was answered ESTALE */
-    gboolean intent; /* the rest is not known yet */
     int flags;       /* of that open */
+    gboolean intent; /* the rest is not known yet */
     SwNode *node;    /* counted: the one to lead to */
     SwNode *parent;  /* counted */
     char *name;
@@ -217,6 +223,8 @@ gboolean sw_identity_is(const SwIdentity *id, const SwFound *found);
 gboolean sw_node_first_name(SwOverlay *ov, SwNode *node, SwNode **ret_parent, char **ret_name);
 /* An open directory's descriptor; -ENOENT or -ESTALE when it is not there any more. */
 int sw_node_dir(SwOverlay *ov, SwNode *dir, SwFile **ret_file) G_GNUC_WARN_UNUSED_RESULT;
+/* What the kernel was told last; FALSE if nothing. */
+gboolean sw_node_recall_locked(const SwNode *node, struct stat *ret_st);
 void sw_node_forget_dir_locked(SwOverlay *ov, SwNode *dir);
 
 /* ---- pending.c */
@@ -248,19 +256,26 @@ gboolean sw_lingering_any_locked(SwOverlay *ov, const SwNode *parent, const char
 void sw_pin_add(SwOverlay *ov, const SwCaller *caller, const SwPin *pin);
 /* The node pinned for that walk, with a reference, or NULL. */
 SwNode *sw_pin_walk(SwOverlay *ov, const SwCaller *caller, SwNode *parent, const char *name, SwFile **ret_file);
-/* Does the thread walk to a file with several names by this one of them?  *ret_from comes with a reference. */
+/* Does the thread walk to a file whose name its OPEN did not tell, and may this be that name?  *ret_from comes with a
+ * reference. */
 gboolean sw_pin_intends(SwOverlay *ov, const SwCaller *caller, SwNode *parent, const char *name, SwNode **ret_from,
                         int *ret_flags);
-/* Opening the pinned node ends the pin: its `handle` and `stage` are the caller's.  FALSE if there is none. */
-gboolean sw_pin_take(SwOverlay *ov, const SwCaller *caller, SwNode *node, SwPin *ret_pin);
+/* It has found nothing at that name: the walk looks there once more at most. */
+void sw_pin_missed(SwOverlay *ov, const SwCaller *caller, SwNode *parent, const char *name);
+/* Opening the pinned node with the same flags ends the pin: its `handle` and `stage` are the caller's.  FALSE if there
+ * is none; one of an earlier open that came to nothing (other flags) is ended.  SW_PIN_ANY: whatever the flags. */
+#define SW_PIN_ANY (-1)
+gboolean sw_pin_take(SwOverlay *ov, const SwCaller *caller, SwNode *node, int flags, SwPin *ret_pin);
 /* The same thread opens the same node again without having walked: a magic link (F1).  As sw_pin_take. */
-gboolean sw_pin_take_repeat(SwOverlay *ov, const SwCaller *caller, SwNode *from, SwPin *ret_pin);
+gboolean sw_pin_take_repeat(SwOverlay *ov, const SwCaller *caller, SwNode *from, int flags, SwPin *ret_pin);
+/* Is somebody on the way to open that stage? */
+gboolean sw_pin_leads_to(SwOverlay *ov, const SwStage *stage);
 gint64 sw_pins_expire(SwOverlay *ov, gint64 now);
 
 /* ---- open.c */
-/* The LOOKUP of an intent: opens `node`, found at that name, and pins the outcome. */
-void sw_open_resolve(SwOverlay *ov, const SwCaller *caller, SwNode *from, SwNode *node, SwNode *parent,
-                     const char *name, int flags);
+/* The LOOKUP of an intent: opens `node`, found at that name, and pins the outcome.  -ENOENT: it is gone again. */
+int sw_open_resolve(SwOverlay *ov, const SwCaller *caller, SwNode *from, SwNode *node, SwNode *parent, const char *name,
+                    int flags);
 
 /* ---- stage.c */
 SwStage *sw_stage_ref(SwStage *stage);
@@ -319,7 +334,10 @@ int sw_stage_commit(SwStage *stage, guint rename_flags, gboolean may_wait) G_GNU
 /* Acts on a verdict: commit, discard or nothing. */
 int sw_stage_execute(SwStage *stage, SwVerdict verdict, gboolean may_wait) G_GNUC_WARN_UNUSED_RESULT;
 
-/* ---- evidence.c; S held.  `tid` of the flusher, 0 = not visible here, -1 = nobody closes, somebody asks. */
+/* ---- evidence.c; S held. */
+/* How the opener of a stage that was never flushed fares: one that is gone never had its descriptor. */
+void sw_evidence_opener(SwStage *stage, SwFlusher *ret_opener);
+/* `tid` of the flusher, 0 = not visible here, -1 = nobody closes, somebody asks. */
 void sw_evidence_gather(SwStage *stage, pid_t tid, SwFlusher *ret_flusher, SwEvidence *ret_evidence);
 
 /* ---- append.c */

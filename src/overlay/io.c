@@ -230,10 +230,12 @@ static int release_stage(SwOverlay *ov, SwHandle *handle, gboolean may_wait)
     sw_mutex_unlock(&ov->lock);
     int r = 0;
     if (last && stage->state == SW_STAGE_OPEN) {
-        r = sw_stage_execute(stage, sw_trial_last_release(&stage->trial), may_wait);
+        SwFlusher opener;
+        sw_evidence_opener(stage, &opener);
+        r = sw_stage_execute(stage, sw_trial_last_release(&stage->trial, &opener), may_wait);
         if (r == -EINPROGRESS)
             return r;
-        if (stage->state == SW_STAGE_OPEN && !stage->everyone)
+        if (stage->state == SW_STAGE_OPEN && !stage->everyone && !sw_pin_leads_to(ov, stage))
             sw_stage_discard(stage, NULL, ENOENT); /* nothing was written: the name keeps what it has (C8) */
     }
     sw_mutex_lock(&ov->lock);

@@ -127,6 +127,23 @@ static gboolean lookup_second(SwOverlay *ov, const SwCaller *caller, SwNode *par
     return r == 0;
 }
 
+/* The name that an open meant has been found: the open is done now, since its OPEN may not be answered ESTALE again. */
+static int lookup_resolved(SwOverlay *ov, const SwCaller *caller, SwNode *from, SwNode *parent, const char *name,
+                           int flags, SwEntry *entry)
+{
+    SwEntry second;
+    int r = sw_open_resolve(ov, caller, from, entry->node, parent, name, flags);
+    if (r < 0) {
+        sw_overlay_forget(ov, entry->node, 1);
+        return r;
+    }
+    if (lookup_second(ov, caller, parent, name, &second)) {
+        sw_overlay_forget(ov, entry->node, 1);
+        *entry = second;
+    }
+    return 0;
+}
+
 int sw_overlay_lookup(SwOverlay *ov, const SwCaller *caller, SwNode *parent, const char *name, SwEntry *ret_entry)
 {
     if (strlen(name) > NAME_MAX)
@@ -141,14 +158,10 @@ int sw_overlay_lookup(SwOverlay *ov, const SwCaller *caller, SwNode *parent, con
     if (!sw_pin_intends(ov, caller, parent, name, &from, &flags))
         return lookup_plain(ov, caller, parent, name, ret_entry);
     int r = lookup_plain(ov, caller, parent, name, ret_entry);
-    if (r == 0 && S_ISREG(ret_entry->st.st_mode)) {
-        sw_open_resolve(ov, caller, from, ret_entry->node, parent, name, flags);
-        SwEntry second;
-        if (lookup_second(ov, caller, parent, name, &second)) {
-            sw_overlay_forget(ov, ret_entry->node, 1);
-            *ret_entry = second;
-        }
-    }
+    if (r == 0 && S_ISREG(ret_entry->st.st_mode))
+        r = lookup_resolved(ov, caller, from, parent, name, flags, ret_entry);
+    if (r < 0)
+        sw_pin_missed(ov, caller, parent, name);
     sw_node_unref(ov, from);
     return r;
 }

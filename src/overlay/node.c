@@ -168,9 +168,31 @@ void sw_node_tell_locked(SwOverlay *ov, SwNode *node, const struct stat *st, gin
 {
     node->told.ino = st->st_ino;
     node->told.size = st->st_size;
+    node->told.blocks = st->st_blocks;
+    node->told.mode = st->st_mode;
+    node->told.uid = st->st_uid;
+    node->told.gid = st->st_gid;
+    node->told.nlink = st->st_nlink;
+    node->told.atime = st->st_atim;
     node->told.mtime = st->st_mtim;
     node->told.ctime = st->st_ctim;
     node->told.until_us = attr_us ? ov->port->now_us(ov->port) + attr_us : 0;
+}
+
+gboolean sw_node_recall_locked(const SwNode *node, struct stat *ret_st)
+{
+    if (!node->told.mode)
+        return FALSE;
+    *ret_st = (struct stat){.st_ino = node->told.ino, .st_mode = node->told.mode, .st_nlink = node->told.nlink};
+    ret_st->st_uid = node->told.uid;
+    ret_st->st_gid = node->told.gid;
+    ret_st->st_size = node->told.size;
+    ret_st->st_blocks = node->told.blocks;
+    ret_st->st_blksize = 4096;
+    ret_st->st_atim = node->told.atime;
+    ret_st->st_mtim = node->told.mtime;
+    ret_st->st_ctim = node->told.ctime;
+    return TRUE;
 }
 
 char *sw_node_path_locked(SwNode *parent, const char *name)

@@ -78,6 +78,7 @@ typedef struct {
     SwFile *dir;
     int flags;
     gboolean final; /* the kernel will not ask again: serve the node as it is */
+    gboolean early; /* its OPEN is still to come */
 } Opening;
 
 static void opening_clear(SwOverlay *ov, Opening *opening)
@@ -91,6 +92,7 @@ static void opening_clear(SwOverlay *ov, Opening *opening)
 static int lead_to(SwOverlay *ov, const Opening *opening, SwNode *node, SwHandle *handle, SwStage *stage)
 {
     SwPin pin = {.from = opening->node, .node = node, .parent = opening->parent, .name = opening->name};
+    pin.flags = opening->flags;
     pin.handle = handle;
     pin.stage = stage;
     sw_pin_add(ov, opening->caller, &pin);
@@ -152,7 +154,9 @@ static SwHandle *handle_of(SwOverlay *ov, const Opening *opening, SwNode *node, 
                            const SwFound *found)
 {
     SwIdentity id = {.ino = found->st.st_ino, .tag = found->tag};
-    return sw_handle_new(ov, opening->caller, node, kind, opening->flags, file, &id);
+    SwHandle *handle = sw_handle_new(ov, opening->caller, node, kind, opening->flags, file, &id);
+    handle->cut_later = opening->early && (opening->flags & O_TRUNC);
+    return handle;
 }
 
 /*
@@ -197,7 +201,8 @@ static int open_read(SwOverlay *ov, Opening *opening, SwHandle **ret_handle)
 
 static int open_in_place(SwOverlay *ov, Opening *opening, SwHandleKind kind, SwHandle **ret_handle)
 {
-    int flags = opening->flags & (O_ACCMODE | O_TRUNC | (kind == SW_HANDLE_INPLACE ? O_APPEND : 0));
+    int cut = opening->early ? 0 : O_TRUNC;
+    int flags = opening->flags & (O_ACCMODE | cut | (kind == SW_HANDLE_INPLACE ? O_APPEND : 0));
     return open_version(ov, opening, kind, flags, ret_handle);
 }
 
@@ -315,40 +320,41 @@ static int open_committed(SwOverlay *ov, Opening *opening, SwHandle **ret_handle
     const SwCaller *caller = opening->caller;
     SwNode *node = opening->node;
     SwPin pin = {0};
-    gboolean repeat = sw_pin_take_repeat(ov, caller, node, &pin);
+    gboolean repeat = sw_pin_take_repeat(ov, caller, node, opening->flags, &pin);
     if (repeat && open_repeated(ov, opening, &pin, ret_handle))
         return 0;
     if (!repeat && has_several_names(ov, node))
         return walk_again(ov, opening);
     if (!sw_node_first_name(ov, node, &opening->parent, &opening->name))
-        return open_by_handle(ov, opening, ret_handle);
+        return walk_again(ov, opening);
     opening->final = repeat;
     int r = open_named(ov, opening, ret_handle);
-    /* Gone, but open elsewhere: served if this is a magic link.  Else a second walk finds out that it is gone, and with
-     * O_CREAT makes it anew. */
-    if (r == -ENOENT)
-        return open_by_handle(ov, opening, ret_handle) == 0 ? 0 : walk_again(ov, opening);
-    return r;
+    /* Gone, whoever has it open: a second walk finds that out, and with O_CREAT makes it anew.  Only a magic link does
+     * not walk, and is served through another handle when it comes again. */
+    return r == -ENOENT ? walk_again(ov, opening) : r;
 }
 
-void sw_open_resolve(SwOverlay *ov, const SwCaller *caller, SwNode *from, SwNode *node, SwNode *parent,
-                     const char *name, int flags)
+int sw_open_resolve(SwOverlay *ov, const SwCaller *caller, SwNode *from, SwNode *node, SwNode *parent, const char *name,
+                    int flags)
 {
     SwHandle *handle = NULL;
     Opening opening = {.caller = caller, .node = node, .flags = flags, .name = g_strdup(name), .parent = parent};
+    opening.early = TRUE;
     sw_mutex_lock(&ov->lock);
     sw_node_ref_locked(parent);
     sw_mutex_unlock(&ov->lock);
     int r = open_named(ov, &opening, &handle);
     /* ESTALE: open_named has pinned where to go. */
-    if (r != -ESTALE) {
+    if (r != -ESTALE && r != -ENOENT) {
         SwPin pin = {.from = from, .node = node, .parent = parent, .name = opening.name};
+        pin.flags = flags;
         pin.handle = handle;
         pin.error = r;
         pin.walks = 1;
         sw_pin_add(ov, caller, &pin);
     }
     opening_clear(ov, &opening);
+    return r == -ENOENT ? r : 0;
 }
 
 static int open_joining(SwOverlay *ov, const SwCaller *caller, SwStage *stage, int flags, SwHandle **ret_handle)
@@ -390,15 +396,27 @@ static SwStage *stage_to_join(SwOverlay *ov, SwNode *node)
     return NULL;
 }
 
+/* What a LOOKUP opened for this OPEN. */
+static int open_kept(SwOverlay *ov, SwHandle *handle, SwHandle **ret_handle)
+{
+    int r = handle->cut_later ? ov->port->ftruncate(ov->port, handle->file->fd, 0) : 0;
+    handle->cut_later = FALSE;
+    if (r < 0)
+        sw_ignore(sw_overlay_release(ov, handle, TRUE));
+    else
+        *ret_handle = handle;
+    return r;
+}
+
 int sw_overlay_open(SwOverlay *ov, const SwCaller *caller, SwNode *node, int flags, SwHandle **ret_handle)
 {
     ov->port->become(ov->port, &caller->cred);
     SwPin pin = {0};
-    sw_ignore(sw_pin_take(ov, caller, node, &pin)); /* no pin is an empty one */
-    if (pin.handle || pin.error) {
-        *ret_handle = pin.handle;
+    sw_ignore(sw_pin_take(ov, caller, node, flags, &pin)); /* no pin is an empty one */
+    if (pin.error)
         return pin.error;
-    }
+    if (pin.handle)
+        return open_kept(ov, pin.handle, ret_handle);
     g_autoptr(SwStage) stage = pin.stage ? pin.stage : stage_to_join(ov, node);
     if (stage)
         return open_joining(ov, caller, stage, flags, ret_handle);

@@ -212,8 +212,9 @@ gint64 sw_overlay_tick(SwOverlay *ov)
 static void end_stage(SwOverlay *ov, SwStage *stage)
 {
     sw_mutex_lock(&stage->lock);
+    const SwFlusher nobody = {0};
     if (stage->state == SW_STAGE_OPEN && stage->trial.flushed && !stage->everyone)
-        sw_ignore(sw_stage_execute(stage, sw_trial_last_release(&stage->trial), TRUE));
+        sw_ignore(sw_stage_execute(stage, sw_trial_last_release(&stage->trial, &nobody), TRUE));
     if (stage->state == SW_STAGE_OPEN)
         sw_stage_discard(stage, "unmounted", ENOTCONN);
     sw_mutex_unlock(&stage->lock);

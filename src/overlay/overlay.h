@@ -36,6 +36,9 @@ typedef struct {
     SwCred cred;
     pid_t tid;    /* the thread that asks, in the daemon's pid namespace; 0 = not visible there */
     mode_t umask; /* for calls that create */
+    /* Polled by a write that waits for a lease: a signal has come, it ends with -EINTR (C24).  NULL: none can. */
+    gboolean (*interrupted)(gpointer data);
+    gpointer interrupted_data;
 } SwCaller;
 
 typedef struct {

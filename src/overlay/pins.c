@@ -8,6 +8,7 @@
 #include "internal.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <string.h>
 
 /* LOOKUPs answered from a pin: one or two, and two more whenever another thread of this host gets its own answer for
@@ -15,6 +16,8 @@
 #define WALKS_MAX 64
 /* A thread that never comes back (a signal) leaves its pin behind for so long. */
 #define PIN_LIFE_US (5 * G_USEC_PER_SEC)
+/* A walk with O_CREAT that finds nothing looks a second time, at once.  What comes later is a call of its own. */
+#define MISS_US (G_USEC_PER_SEC / 10)
 
 /* Takes the pin off the list.  What it kept is freed by pin_end, without the lock. */
 static SwPin *detach_locked(SwOverlay *ov, SwPin *pin)
@@ -88,12 +91,17 @@ void sw_pin_add(SwOverlay *ov, const SwCaller *caller, const SwPin *wanted)
         pin_end(ov, old, TRUE);
 }
 
+static gboolean is_at(const SwPin *pin, const SwNode *parent, const char *name)
+{
+    return pin->parent == parent && strcmp(pin->name, name) == 0;
+}
+
 SwNode *sw_pin_walk(SwOverlay *ov, const SwCaller *caller, SwNode *parent, const char *name, SwFile **ret_file)
 {
     SwNode *node = NULL;
     sw_mutex_lock(&ov->lock);
     SwPin *pin = ov->pins ? find_locked(ov, caller) : NULL;
-    if (pin && !pin->intent && pin->walks < WALKS_MAX && pin->parent == parent && strcmp(pin->name, name) == 0) {
+    if (pin && !pin->intent && pin->walks < WALKS_MAX && is_at(pin, parent, name)) {
         pin->walks++;
         node = pin->node;
         sw_node_ref_locked(node);
@@ -106,20 +114,17 @@ SwNode *sw_pin_walk(SwOverlay *ov, const SwCaller *caller, SwNode *parent, const
     return node;
 }
 
-static gboolean has_name_locked(const SwNode *node, const SwNode *parent, const char *name)
-{
-    for (const SwName *at = node->names; at; at = at->next)
-        if (at->parent == parent && strcmp(at->name, name) == 0)
-            return TRUE;
-    return FALSE;
-}
-
 gboolean sw_pin_intends(SwOverlay *ov, const SwCaller *caller, SwNode *parent, const char *name, SwNode **ret_from,
                         int *ret_flags)
 {
+    SwPin *over = NULL;
     sw_mutex_lock(&ov->lock);
     SwPin *pin = ov->pins ? find_locked(ov, caller) : NULL;
-    gboolean intends = pin && pin->intent && has_name_locked(pin->from, parent, name);
+    gboolean intends = pin && pin->intent;
+    if (intends && pin->name && (!is_at(pin, parent, name) || pin->since_us <= ov->port->now_us(ov->port) - MISS_US)) {
+        over = detach_locked(ov, pin);
+        intends = FALSE;
+    }
     if (intends) {
         pin->walks++;
         *ret_flags = pin->flags;
@@ -127,7 +132,32 @@ gboolean sw_pin_intends(SwOverlay *ov, const SwCaller *caller, SwNode *parent, c
         sw_node_ref_locked(pin->from);
     }
     sw_mutex_unlock(&ov->lock);
+    if (over)
+        pin_end(ov, over, TRUE);
     return intends;
+}
+
+void sw_pin_missed(SwOverlay *ov, const SwCaller *caller, SwNode *parent, const char *name)
+{
+    sw_mutex_lock(&ov->lock);
+    SwPin *pin = find_locked(ov, caller);
+    if (pin && pin->intent && !pin->name) {
+        pin->parent = parent;
+        sw_node_ref_locked(parent);
+        pin->name = g_strdup(name);
+        pin->since_us = ov->port->now_us(ov->port);
+    }
+    sw_mutex_unlock(&ov->lock);
+}
+
+gboolean sw_pin_leads_to(SwOverlay *ov, const SwStage *stage)
+{
+    gboolean leads = FALSE;
+    sw_mutex_lock(&ov->lock);
+    for (GSList *at = ov->pins; at && !leads; at = at->next)
+        leads = ((SwPin *)at->data)->stage == stage;
+    sw_mutex_unlock(&ov->lock);
+    return leads;
 }
 
 /* Hands over what the pin keeps, and ends it. */
@@ -149,28 +179,37 @@ static gboolean came_from(const SwPin *pin, const SwNode *node)
     return pin->from == node && !pin->walks;
 }
 
+static gboolean same_open(int a, int b)
+{
+    const int what = O_ACCMODE | O_TRUNC | O_APPEND;
+    return a == SW_PIN_ANY || b == SW_PIN_ANY || (a & what) == (b & what);
+}
+
 static gboolean take_if(SwOverlay *ov, const SwCaller *caller, gboolean (*fits)(const SwPin *, const SwNode *),
-                        SwNode *node, SwPin *ret_pin)
+                        SwNode *node, int flags, SwPin *ret_pin)
 {
     sw_mutex_lock(&ov->lock);
     SwPin *pin = ov->pins ? find_locked(ov, caller) : NULL;
     gboolean found = pin && fits(pin, node);
+    gboolean same = found && same_open(pin->flags, flags);
     if (found)
         detach_locked(ov, pin);
     sw_mutex_unlock(&ov->lock);
-    if (found)
+    if (same)
         yield_pin(ov, pin, ret_pin);
-    return found;
+    else if (found)
+        pin_end(ov, pin, TRUE);
+    return same;
 }
 
-gboolean sw_pin_take(SwOverlay *ov, const SwCaller *caller, SwNode *node, SwPin *ret_pin)
+gboolean sw_pin_take(SwOverlay *ov, const SwCaller *caller, SwNode *node, int flags, SwPin *ret_pin)
 {
-    return take_if(ov, caller, leads_to, node, ret_pin);
+    return take_if(ov, caller, leads_to, node, flags, ret_pin);
 }
 
-gboolean sw_pin_take_repeat(SwOverlay *ov, const SwCaller *caller, SwNode *from, SwPin *ret_pin)
+gboolean sw_pin_take_repeat(SwOverlay *ov, const SwCaller *caller, SwNode *from, int flags, SwPin *ret_pin)
 {
-    return take_if(ov, caller, came_from, from, ret_pin);
+    return take_if(ov, caller, came_from, from, flags, ret_pin);
 }
 
 gint64 sw_pins_expire(SwOverlay *ov, gint64 now)

@@ -44,6 +44,7 @@ typedef struct {
     pid_t tgid;       /* process of the thread asked for */
     pid_t ppid;       /* its parent process; 0 where that is outside our pid namespace */
     gboolean exiting; /* the memory is gone and it is no kernel thread: the process is past its last instruction */
+    gboolean killed;  /* a SIGKILL was sent to it, and nothing of its own will run any more */
 } SwProcess;
 
 /* Which descriptors of one inode a process holds. */

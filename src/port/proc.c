@@ -349,6 +349,14 @@ static gboolean is_exiting(SwProc *proc, const char *status, pid_t tid, const Sw
     return sw_proc_live_thread(proc, process->tgid) == 0;
 }
 
+/* What was sent to the whole process; the threads' own sets show a SIGKILL at every exit_group(2). */
+static gboolean was_sent_kill(const char *status)
+{
+    const char *at = after(status, "\nShdPnd:\t");
+
+    return at && (g_ascii_strtoull(at, NULL, 16) & (G_GUINT64_CONSTANT(1) << (SIGKILL - 1)));
+}
+
 static int process_from_status(SwProc *proc, const char *status, pid_t tid, SwProcess *ret_process)
 {
     SwProcess process = {0};
@@ -356,6 +364,7 @@ static int process_from_status(SwProc *proc, const char *status, pid_t tid, SwPr
     if (!number_after(status, "\nTgid:\t", &process.tgid) || !number_after(status, "\nPPid:\t", &process.ppid))
         return -EBADMSG;
     process.exiting = is_exiting(proc, status, tid, &process);
+    process.killed = was_sent_kill(status);
     *ret_process = process;
     return 0;
 }

@@ -3,11 +3,13 @@
 
 import os
 import re
+import shutil
 import signal
 import stat
 import subprocess
 import time
 
+import harness
 import pytest
 from harness import CTL, DAEMON, eventually, read_text
 
@@ -248,11 +250,15 @@ def test_callers_of_other_users(lab):
 
 
 @pytest.fixture
-def users_host(lab):
+def users_host(lab, monkeypatch):
     """A host where nobody owns the source and the mount point and may open /dev/fuse, as everybody usually may."""
     helper = "/usr/bin/fusermount3"
     if not os.path.exists(helper) or not os.stat(helper).st_mode & stat.S_ISUID:
         pytest.skip("fusermount3 is not setuid root")
+    # The build may stand where only root may go, below /root for example.
+    daemon = os.path.join(lab.directory, "safewritefs")
+    shutil.copy(harness.DAEMON, daemon)
+    monkeypatch.setattr(harness, "DAEMON", daemon)
     source = lab.source("own")
     os.chown(source, NOBODY, NOBODY)
     host = lab.host(source, "alpha", mount=False)

@@ -324,13 +324,44 @@ for thread in threads:
 """
 
 
+def hold_lease(source, name, holder):
+    """What a living host that is slow leaves for a while: the lease on the content."""
+    host_id = next(entry for entry in os.listdir(source + "/.safewritefs/hosts") if entry.startswith(holder + "."))
+    lease = "%s/.safewritefs/leases/%016x" % (source, os.stat(source + "/" + name).st_ino)
+    os.symlink(host_id + " 1 -", lease)
+    return lease
+
+
+ALARMED = """
+def alarmed(number, frame):
+    raise InterruptedError(errno.EINTR, 'alarm')
+signal.signal(signal.SIGALRM, alarmed)
+signal.setitimer(signal.ITIMER_REAL, 0.5)
+fd = os.open('log', os.O_WRONLY | os.O_APPEND)
+result = error(os.write, fd, b'interrupted\\n')
+os.write(fd, b'after\\n')
+os.close(fd)
+"""
+
+
+def test_waiting_append_ends_with_a_signal(hosts, source):
+    """C24, C11: write(2) waiting for a lease gets EINTR when a handled signal comes, and has appended nothing."""
+    a, b = hosts
+    a.write("log", b"0\n")
+    lease = hold_lease(source, "log", "beta")
+    writer = a.worker()
+    writer.start(ALARMED)
+    assert writer.is_waiting(1)
+    os.unlink(lease)
+    assert writer.finish() == "EINTR"
+    assert b.read("log") == b"0\nafter\n"
+
+
 def test_waiting_requests_keep_nobody_else(hosts, source):
     """C24: a commit waits for a lease that another host holds, 40 threads for that commit; everybody else goes on."""
     a, b = hosts
     a.write("f", b"....")
-    holder = next(name for name in os.listdir(source + "/.safewritefs/hosts") if name.startswith("beta."))
-    lease = "%s/.safewritefs/leases/%016x" % (source, os.stat(source + "/f").st_ino)
-    os.symlink(holder + " 1 -", lease)
+    lease = hold_lease(source, "f", "beta")
     writer = a.worker()
     writer.start(OPENERS)
     assert writer.is_waiting(1)

@@ -176,6 +176,44 @@ static void unix_sockets_are_noticed(void **state)
     }
 }
 
+/* A descriptor on its way: sent over what takes the place of standard output, not received yet. */
+static void hold_queued_descriptor(void)
+{
+    char control[CMSG_SPACE(sizeof(int))] = {0}, byte = 'x';
+    struct iovec bytes = {&byte, 1};
+    struct msghdr message = {.msg_iov = &bytes, .msg_iovlen = 1, .msg_control = control};
+    struct cmsghdr *header;
+    int pair[2], fd = open(file_path, O_WRONLY);
+
+    message.msg_controllen = sizeof control;
+    header = CMSG_FIRSTHDR(&message);
+    *header = (struct cmsghdr){.cmsg_level = SOL_SOCKET, .cmsg_type = SCM_RIGHTS, .cmsg_len = CMSG_LEN(sizeof fd)};
+    memcpy(CMSG_DATA(header), &fd, sizeof fd);
+    (void)!socketpair(AF_UNIX, SOCK_STREAM, 0, pair);
+    (void)!sendmsg(pair[0], &message, 0);
+    (void)dup2(pair[0], 1);
+    (void)dup2(pair[1], 2);
+    (void)close(pair[0]);
+    (void)close(pair[1]);
+    (void)close(fd);
+    child_ready_and_wait();
+}
+
+static void a_queued_descriptor_is_noticed(void **state)
+{
+    void (*const bodies[])(void) = {hold_std_sockets, hold_queued_descriptor};
+
+    for (guint i = 0; i < G_N_ELEMENTS(bodies); i++) {
+        Child child = child_start(bodies[i]);
+        SwHoldings holdings = holdings_of(child.pid);
+
+        assert_int_equal(holdings.queued, i);
+        assert_int_equal(holdings.n_writers, 0);
+        assert_true(holdings.complete);
+        child_reap(&child);
+    }
+}
+
 static void hold_uring(void)
 {
     struct io_uring_params params = {0};
@@ -316,6 +354,7 @@ int main(void)
         cmocka_unit_test(a_table_outlives_the_first_thread),
         cmocka_unit_test(exec_keeps_what_is_not_close_on_exec),
         cmocka_unit_test(unix_sockets_are_noticed),
+        cmocka_unit_test(a_queued_descriptor_is_noticed),
         cmocka_unit_test(an_io_uring_is_noticed),
         cmocka_unit_test(large_tables_are_left_alone),
         cmocka_unit_test(holdings_see_past_borrowed_credentials),
