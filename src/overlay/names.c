@@ -100,17 +100,11 @@ int sw_overlay_symlink(SwOverlay *ov, const SwCaller *caller, const char *target
 
 ssize_t sw_overlay_readlink(SwOverlay *ov, const SwCaller *caller, SwNode *node, char *buf, size_t size)
 {
-    SwNode *parent;
     g_autofree char *name = NULL;
-    if (!sw_node_first_name(ov, node, &parent, &name))
-        return -ENOENT;
     g_autoptr(SwFile) dir = NULL;
     ov->port->become(ov->port, &caller->cred);
-    ssize_t r = sw_node_dir(ov, parent, &dir);
-    if (r == 0)
-        r = ov->port->readlinkat(ov->port, dir->fd, name, buf, size);
-    sw_node_unref(ov, parent);
-    return r;
+    ssize_t r = sw_node_place(ov, node, &dir, &name);
+    return r < 0 ? r : ov->port->readlinkat(ov->port, dir->fd, name, buf, size);
 }
 
 /* ---- removing */
@@ -252,17 +246,11 @@ static int link_stage(SwOverlay *ov, SwStage *stage, SwNode *parent, const char 
 
 static int link_committed(SwOverlay *ov, const SwCaller *caller, SwNode *node, SwFile *new_dir, const char *name)
 {
-    SwNode *parent;
     g_autofree char *old_name = NULL;
-    if (!sw_node_first_name(ov, node, &parent, &old_name))
-        return -ENOENT;
     g_autoptr(SwFile) old_dir = NULL;
     ov->port->become(ov->port, &caller->cred);
-    int r = sw_node_dir(ov, parent, &old_dir);
-    if (r == 0)
-        r = ov->port->linkat(ov->port, old_dir->fd, old_name, new_dir->fd, name);
-    sw_node_unref(ov, parent);
-    return r;
+    int r = sw_node_place(ov, node, &old_dir, &old_name);
+    return r < 0 ? r : ov->port->linkat(ov->port, old_dir->fd, old_name, new_dir->fd, name);
 }
 
 int sw_overlay_link(SwOverlay *ov, const SwCaller *caller, SwNode *node, SwNode *parent, const char *name,

@@ -130,8 +130,16 @@ void sw_node_drop_name_locked(SwOverlay *ov, SwNode *node, SwNode *parent, const
 
 void sw_node_add_name_locked(SwOverlay *ov, SwNode *node, SwNode *parent, const char *name)
 {
-    if (node == ov->root || *find_name(node, parent, name))
+    if (node == ov->root)
         return;
+    SwName **known = find_name(node, parent, name);
+    if (*known) { /* the one asked for last comes first */
+        SwName *moved = *known;
+        *known = moved->next;
+        moved->next = node->names;
+        node->names = moved;
+        return;
+    }
     size_t size = strlen(name) + 1;
     SwName *fresh = g_malloc(sizeof *fresh + size);
     fresh->parent = parent;
@@ -225,6 +233,70 @@ gboolean sw_node_first_name(SwOverlay *ov, SwNode *node, SwNode **ret_parent, ch
     }
     sw_mutex_unlock(&ov->lock);
     return first != NULL;
+}
+
+/* The n-th name of the node, as sw_node_first_name. */
+static gboolean nth_name(SwOverlay *ov, SwNode *node, guint n, SwNode **ret_parent, char **ret_name)
+{
+    sw_mutex_lock(&ov->lock);
+    SwName *at = node->names;
+    while (at && n--)
+        at = at->next;
+    if (at) {
+        sw_node_ref_locked(at->parent);
+        *ret_parent = at->parent;
+        *ret_name = g_strdup(at->name);
+    }
+    sw_mutex_unlock(&ov->lock);
+    return at != NULL;
+}
+
+static gboolean leads_to(SwOverlay *ov, SwNode *node, int dirfd, const char *name)
+{
+    SwFound found;
+    if (ov->port->lookat(ov->port, dirfd, name, &found) < 0)
+        return FALSE;
+    sw_mutex_lock(&ov->lock);
+    gboolean leads = sw_identity_is(&node->id, &found);
+    sw_mutex_unlock(&ov->lock);
+    return leads;
+}
+
+static gboolean has_one_name(SwOverlay *ov, SwNode *node)
+{
+    sw_mutex_lock(&ov->lock);
+    gboolean one = node->names && !node->names->next;
+    sw_mutex_unlock(&ov->lock);
+    return one;
+}
+
+int sw_node_place(SwOverlay *ov, SwNode *node, SwFile **ret_dir, char **ret_name)
+{
+    g_autoptr(SwFile) first_dir = NULL;
+    g_autofree char *first_name = NULL;
+    SwNode *parent;
+    g_autofree char *name = NULL;
+    for (guint n = 0; nth_name(ov, node, n, &parent, &name); n++) {
+        g_autoptr(SwFile) dir = NULL;
+        int r = sw_node_dir(ov, parent, &dir);
+        sw_node_unref(ov, parent);
+        gboolean sure = r == 0 && ((n == 0 && has_one_name(ov, node)) || leads_to(ov, node, dir->fd, name));
+        if (sure) {
+            *ret_dir = g_steal_pointer(&dir);
+            *ret_name = g_steal_pointer(&name);
+            return 0;
+        }
+        if (r == 0 && !first_dir) {
+            first_dir = g_steal_pointer(&dir);
+            first_name = g_steal_pointer(&name);
+        }
+        g_clear_pointer(&name, g_free);
+    }
+    if (!first_dir)
+        return -ENOENT;
+    *ret_dir = g_steal_pointer(&first_dir);
+    *ret_name = g_steal_pointer(&first_name);
+    return 0;
 }
 
 /* Keeps `fresh` for the directory, unless another thread was faster. */

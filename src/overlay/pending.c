@@ -110,8 +110,12 @@ gboolean sw_pending_below_locked(SwOverlay *ov, SwNode *dir)
     g_hash_table_iter_init(&iter, ov->pending);
     while (g_hash_table_iter_next(&iter, &key, NULL)) {
         SwPending *pending = key;
-        if (pending->parent == dir && pending->stages)
-            return TRUE;
+        for (GSList *at = pending->parent == dir ? pending->stages : NULL; at; at = at->next) {
+            const SwStage *stage = at->data;
+            /* One that only a pin keeps may be that of a thread which was killed between its two walks. */
+            if (stage->n_writers || stage->everyone)
+                return TRUE;
+        }
     }
     return FALSE;
 }

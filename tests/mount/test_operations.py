@@ -256,3 +256,28 @@ cp -a t cp; rsync -aHAX t/ rsync; tar cpf t.tar --xattrs -C t .; mkdir tar; tar 
         b.run("diff -r --no-dereference t %s -x fifo; getfattr -n user.k %s/json" % (copy, copy))
     a.run("rm -rf t cp rsync tar t.tar")
     assert b.list() == []
+
+
+NAMED_TWICE = [
+    "put('a', b'A'); os.link('a', 'b'); os.unlink('b'); os.link('a', 'e')",
+    "put('a', b'A'); os.link('a', 'b'); os.stat('a'); os.unlink('b'); os.link('a', 'e')",
+    "put('a', b'A'); put('q', b'Q'); os.link('a', 'c'); os.rename('q', 'c'); os.link('a', 'e')",
+    "put('a', b'A'); put('q', b'Q'); os.link('a', 'c'); os.rename('q', 'c'); os.chmod('a', 0o600); os.link('a', 'e')",
+    "put('a', b'A'); os.link('a', 'b'); os.unlink('a'); os.rename('b', 'b'); os.link('b', 'c'); os.unlink('c');"
+    " os.rename('b', 'b'); os.link('b', 'e')",
+    "os.symlink('T', 'a'); os.link('a', 'b', follow_symlinks=False); os.unlink('a'); os.rename('b', 'b');"
+    " os.link('b', 'c', follow_symlinks=False); os.unlink('c'); put('e', os.readlink('b').encode())",
+]
+
+
+@pytest.mark.parametrize("code", NAMED_TWICE)
+def test_links_of_a_file_that_lost_a_name(host, lab, code):
+    """C13: link(2), chmod(2), readlink(2) by the name that is left, or that was not replaced."""
+    there = "{name: (get(name), os.stat(name).st_mode, os.stat(name).st_nlink) for name in os.listdir() if name != 'b'}"
+    there += " if not os.path.islink('b') else get('e')"
+    plain = os.path.join(lab.directory, "plain")
+    os.mkdir(plain)
+    worker = host.worker(cwd=plain)
+    worker(code)
+    host(code)
+    assert host(there) == worker(there)
