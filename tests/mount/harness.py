@@ -48,10 +48,13 @@ def pattern(size):
 
 
 def eventually(check, timeout=3.0):
-    """Polls until `check()` is true and returns its value; the last value otherwise."""
+    """Polls until `check()` is true and returns its value; the last value otherwise.  A name may still be missing."""
     deadline = time.monotonic() + timeout * SLOWNESS
     while True:
-        value = check()
+        try:
+            value = check()
+        except FileNotFoundError:
+            value = None
         if value or time.monotonic() > deadline:
             return value
         time.sleep(0.01)

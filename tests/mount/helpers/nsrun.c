@@ -137,6 +137,9 @@ static void run(const struct entry *entry, char **argv)
     if (entry->dir && chdir(entry->dir) < 0)
         die(entry->dir);
     prctl(PR_SET_PDEATHSIG, SIGKILL);
+    /* What a shell starts in the background ignores them, and so would all that it starts. */
+    signal(SIGINT, SIG_DFL);
+    signal(SIGQUIT, SIG_DFL);
     execvp(argv[0], argv);
     die(argv[0]);
 }
