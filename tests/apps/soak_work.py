@@ -252,7 +252,9 @@ class Work:
         self.ended(Program(host, ["cp", "-a", top, top + "-torso"], rng.uniform(0.01, 1)), True)
         text = self.run(other, f"test ! -e {top}-torso || {harness.PYTHON} {TREES} {top}-torso")
         for path, entry in ast.literal_eval(text or "{}").items():
-            self.check(entry[5:7] == self.manifest[path][5:7], f"{top}-torso: half of {path} is left: {entry}")
+            whole = entry[5:7] == self.manifest[path][5:7]
+            # What has a lock's name is written through, and goes a moment after its writer (C18, C19).
+            self.check(whole or path.endswith(b".lock"), f"{top}-torso: half of {path} is left: {entry}")
         self.run(other, f"rm -rf {top} {top}-torso")
 
     def pushing(self, host, other, rng):
