@@ -7,6 +7,7 @@
 #include "server_internal.h"
 
 #include <errno.h>
+#include <malloc.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
@@ -17,6 +18,8 @@
 
 /* Nothing that the ticker does is more urgent. */
 #define TICK_MIN_US (50 * 1000)
+/* A burst of requests leaves the allocator with an arena for each thread, which it would keep for good. */
+#define TRIM_EVERY_US (10 * G_USEC_PER_SEC)
 #define WAITERS_MAX 512
 /* How long the kernel may take to greet a mount that succeeded. */
 #define GREETING_US (30 * G_USEC_PER_SEC)
@@ -76,9 +79,14 @@ int sw_server_new(const SwServerSetup *setup, SwServer **ret_server, char **ret_
 static void *ticker(void *data)
 {
     SwServer *server = data;
+    gint64 trimmed = server->port->now_us(server->port);
     while (!g_atomic_int_get(&server->stop)) {
         gint64 next = sw_overlay_tick(server->overlay);
         gint64 now = server->port->now_us(server->port);
+        if (now - trimmed >= TRIM_EVERY_US) {
+            malloc_trim(0);
+            trimmed = now;
+        }
         server->port->sleep_us(server->port, CLAMP(next - now, TICK_MIN_US, G_USEC_PER_SEC / 4));
     }
     return NULL;
