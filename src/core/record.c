@@ -367,11 +367,24 @@ gboolean sw_claim_parse(const char *target, char ret_host_id[SW_HOST_ID_MAX + 1]
 
 /* ---- leases/<key> ---- */
 
+/* Ends a link's text with a path where that fits: it is a help, and numbers before it say what is meant. */
+static char *end_with_path(GString *out, const char *path)
+{
+    gsize length = out->len;
+
+    path = sound_or_empty(path);
+    if (*path) {
+        g_string_append_c(out, ' ');
+        append_escaped(out, path);
+    }
+    if (out->len > LINK_TARGET_MAX)
+        g_string_truncate(out, length);
+    return g_string_free(out, FALSE);
+}
+
 char *sw_lease_text_format(const SwLeaseText *lease)
 {
     GString *out = g_string_new(NULL);
-    const char *path = sound_or_empty(lease->path);
-    gsize length;
 
     g_string_append_printf(out, "%s %" G_GUINT64_FORMAT, lease->host_id, lease->sequence);
     if (!lease->appending) {
@@ -380,15 +393,7 @@ char *sw_lease_text_format(const SwLeaseText *lease)
     }
     g_string_append_printf(out, " append %" G_GUINT64_FORMAT " %" G_GUINT64_FORMAT " %" G_GUINT64_FORMAT,
                            lease->append_offset, lease->append_length, lease->file_ino);
-    length = out->len;
-    if (*path) {
-        g_string_append_c(out, ' ');
-        append_escaped(out, path);
-    }
-    /* The path is a help; the inode says which file it is. */
-    if (out->len > LINK_TARGET_MAX)
-        g_string_truncate(out, length);
-    return g_string_free(out, FALSE);
+    return end_with_path(out, lease->path);
 }
 
 /* Cuts the next word off *text: words are parted by exactly one space, and the last one leaves *text NULL. */
@@ -406,6 +411,14 @@ static gboolean word_is(Slice word, const char *text)
     return word.length == strlen(text) && memcmp(word.start, text, word.length) == 0;
 }
 
+/* The rest of a link's text: nothing, or one path. */
+static int parse_last_path(const char *text, char *ret_path, gsize size)
+{
+    if (!text)
+        return 0;
+    return unescape_into(next_word(&text), ret_path, size) < 0 || text || !path_is_sound(ret_path) ? -EBADMSG : 0;
+}
+
 /* What follows "append". */
 static int parse_intent(const char *text, SwLeaseText *lease)
 {
@@ -414,11 +427,7 @@ static int parse_intent(const char *text, SwLeaseText *lease)
         parse_unsigned(next_word(&text), G_MAXINT64 - lease->append_offset, &lease->append_length) < 0 ||
         parse_unsigned(next_word(&text), G_MAXUINT64, &lease->file_ino) < 0)
         return -EBADMSG;
-    if (!text)
-        return 0;
-    if (unescape_into(next_word(&text), lease->path, sizeof(lease->path)) < 0 || text || !path_is_sound(lease->path))
-        return -EBADMSG;
-    return 0;
+    return parse_last_path(text, lease->path, sizeof(lease->path));
 }
 
 int sw_lease_text_parse(const char *text, SwLeaseText *ret_lease)
@@ -449,20 +458,11 @@ static const char *const lock_kinds[] = {"file", "symlink", "link", "dir"};
 char *sw_lock_text_format(const SwLockText *lock)
 {
     GString *out = g_string_new(NULL);
-    const char *path = sound_or_empty(lock->path);
-    gsize length;
 
     g_string_append_printf(out, "%s %" G_GUINT64_FORMAT " %s ", lock->host_id, lock->sequence, lock_kinds[lock->kind]);
     g_string_append_printf(out, "%" G_GINT64_FORMAT " %" G_GUINT64_FORMAT " %" G_GUINT64_FORMAT,
                            CLAMP(lock->pid, 0, G_MAXINT32), lock->process, lock->dir_ino);
-    length = out->len;
-    if (*path) {
-        g_string_append_c(out, ' ');
-        append_escaped(out, path);
-    }
-    if (out->len > LINK_TARGET_MAX)
-        g_string_truncate(out, length);
-    return g_string_free(out, FALSE);
+    return end_with_path(out, lock->path);
 }
 
 static int parse_lock_kind(Slice word, SwLockKind *ret_kind)
@@ -489,8 +489,7 @@ int sw_lock_text_parse(const char *text, SwLockText *ret_lock)
         parse_unsigned(next_word(&text), G_MAXUINT64, &lock.dir_ino) < 0)
         return -EBADMSG;
     lock.pid = (gint64)pid;
-    if (text &&
-        (unescape_into(next_word(&text), lock.path, sizeof(lock.path)) < 0 || text || !path_is_sound(lock.path)))
+    if (parse_last_path(text, lock.path, sizeof(lock.path)) < 0)
         return -EBADMSG;
     *ret_lock = lock;
     return 0;

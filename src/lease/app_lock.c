@@ -373,9 +373,16 @@ static int leave_lost_epoch(SwControl *control)
     return r == -EAGAIN ? -ESTALE : r == -EEXIST ? 0 : r;
 }
 
+const SwEpoch *sw_app_locks_epoch(SwControl *control)
+{
+    const SwEpoch *epoch = sw_epoch_now(control);
+
+    return sw_epoch_is_fenced(control, epoch, FALSE) ? NULL : epoch;
+}
+
 gboolean sw_app_lock_is_current(SwControl *control, const SwAppLock *lock)
 {
-    return lock->epoch == sw_epoch_now(control) && !sw_epoch_is_fenced(control, lock->epoch, FALSE);
+    return lock->epoch == sw_app_locks_epoch(control);
 }
 
 int sw_app_lock_begin(SwControl *control, const char *name, SwAppLock *lock)

@@ -38,6 +38,9 @@ void sw_app_lock_clear(SwAppLock *lock);
 int sw_app_lock_begin(SwControl *control, const char *name, SwAppLock *lock) G_GNUC_WARN_UNUSED_RESULT;
 /* The lock is gone, or no lock any more: releases the record. */
 int sw_app_lock_end(SwControl *control, const SwAppLock *lock);
+/* The epoch whose locks are still this host's; NULL when it has been broken.  One look at a directory, for any number.
+ */
+const SwEpoch *sw_app_locks_epoch(SwControl *control);
 /* Is this host still the one that made it?  If not, others have ended the lock.  Costs a look at a directory. */
 gboolean sw_app_lock_is_current(SwControl *control, const SwAppLock *lock);
 /* Has nobody overruled it?  To be asked where somebody may have. */

@@ -40,9 +40,7 @@ static int find_name(SwOverlay *ov, SwNode *node, Place *place)
         SwNode *parent;
         g_autofree char *name = NULL;
         g_autoptr(SwFile) dir = NULL;
-        sw_mutex_lock(&ov->lock);
-        gboolean several = node->names && node->names->next;
-        sw_mutex_unlock(&ov->lock);
+        gboolean several = sw_node_has_several_names(ov, node);
         if (!sw_node_first_name(ov, node, &parent, &name))
             return -ENOENT;
         SwFound found;

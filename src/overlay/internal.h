@@ -221,6 +221,7 @@ char *sw_node_path_locked(SwNode *parent, const char *name);
 gboolean sw_identity_is(const SwIdentity *id, const SwFound *found);
 /* A copy of the node's first name: FALSE when it has none.  *ret_parent comes with a reference. */
 gboolean sw_node_first_name(SwOverlay *ov, SwNode *node, SwNode **ret_parent, char **ret_name);
+gboolean sw_node_has_several_names(SwOverlay *ov, SwNode *node);
 /* Where the node is: of several names the one that leads to it, for others may be gone or lead elsewhere by now; if
  * none does, the one asked for last.  Acts with the thread's credentials.  -ENOENT: no name is left. */
 int sw_node_place(SwOverlay *ov, SwNode *node, SwFile **ret_dir, char **ret_name) G_GNUC_WARN_UNUSED_RESULT;

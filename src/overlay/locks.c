@@ -207,10 +207,10 @@ static void hand_over(SwLocks *locks, SwLock *lock, SwOwner *from)
         sw_owner_unref(from);
 }
 
-/* Acts as whom it likes. */
-static Verdict judge(SwLocks *locks, SwLock *lock)
+/* Acts as whom it likes.  `epoch`: sw_app_locks_epoch. */
+static Verdict judge_in(SwLocks *locks, SwLock *lock, const SwEpoch *epoch)
 {
-    if (!sw_app_lock_is_current(locks->ov->control, &lock->disk))
+    if (lock->disk.epoch != epoch)
         return VERDICT_DATA; /* others have ended it: what stands there is not ours */
     for (;;) {
         SwOwner *owner = owner_of(locks, lock);
@@ -227,6 +227,11 @@ static Verdict judge(SwLocks *locks, SwLock *lock)
         if (!passes)
             return verdict;
     }
+}
+
+static Verdict judge(SwLocks *locks, SwLock *lock)
+{
+    return judge_in(locks, lock, sw_app_locks_epoch(locks->ov->control));
 }
 
 static gboolean is_of_family(SwLocks *locks, SwLock *lock, const SwCaller *caller)
@@ -528,9 +533,10 @@ void sw_locks_tick(SwOverlay *ov, gint64 now)
 {
     SwLocks *locks = ov->locks;
     g_autoptr(GPtrArray) all = all_held(locks);
+    const SwEpoch *epoch = all->len ? sw_app_locks_epoch(ov->control) : NULL;
     for (guint i = 0; i < all->len; i++) {
         SwLock *lock = all->pdata[i];
-        Verdict verdict = judge(locks, lock);
+        Verdict verdict = judge_in(locks, lock, epoch);
         if (verdict == VERDICT_DEAD)
             sw_ignore(end_dead(locks, lock));
         else if (verdict == VERDICT_DATA)

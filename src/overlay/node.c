@@ -222,19 +222,6 @@ char *sw_node_path(SwOverlay *ov, SwNode *parent, const char *name)
     return path;
 }
 
-gboolean sw_node_first_name(SwOverlay *ov, SwNode *node, SwNode **ret_parent, char **ret_name)
-{
-    sw_mutex_lock(&ov->lock);
-    SwName *first = node->names;
-    if (first) {
-        sw_node_ref_locked(first->parent);
-        *ret_parent = first->parent;
-        *ret_name = g_strdup(first->name);
-    }
-    sw_mutex_unlock(&ov->lock);
-    return first != NULL;
-}
-
 /* The n-th name of the node, as sw_node_first_name. */
 static gboolean nth_name(SwOverlay *ov, SwNode *node, guint n, SwNode **ret_parent, char **ret_name)
 {
@@ -251,6 +238,19 @@ static gboolean nth_name(SwOverlay *ov, SwNode *node, guint n, SwNode **ret_pare
     return at != NULL;
 }
 
+gboolean sw_node_first_name(SwOverlay *ov, SwNode *node, SwNode **ret_parent, char **ret_name)
+{
+    return nth_name(ov, node, 0, ret_parent, ret_name);
+}
+
+gboolean sw_node_has_several_names(SwOverlay *ov, SwNode *node)
+{
+    sw_mutex_lock(&ov->lock);
+    gboolean several = node->names && node->names->next;
+    sw_mutex_unlock(&ov->lock);
+    return several;
+}
+
 static gboolean leads_to(SwOverlay *ov, SwNode *node, int dirfd, const char *name)
 {
     SwFound found;
@@ -260,14 +260,6 @@ static gboolean leads_to(SwOverlay *ov, SwNode *node, int dirfd, const char *nam
     gboolean leads = sw_identity_is(&node->id, &found);
     sw_mutex_unlock(&ov->lock);
     return leads;
-}
-
-static gboolean has_one_name(SwOverlay *ov, SwNode *node)
-{
-    sw_mutex_lock(&ov->lock);
-    gboolean one = node->names && !node->names->next;
-    sw_mutex_unlock(&ov->lock);
-    return one;
 }
 
 int sw_node_place(SwOverlay *ov, SwNode *node, SwFile **ret_dir, char **ret_name)
@@ -280,7 +272,8 @@ int sw_node_place(SwOverlay *ov, SwNode *node, SwFile **ret_dir, char **ret_name
         g_autoptr(SwFile) dir = NULL;
         int r = sw_node_dir(ov, parent, &dir);
         sw_node_unref(ov, parent);
-        gboolean sure = r == 0 && ((n == 0 && has_one_name(ov, node)) || leads_to(ov, node, dir->fd, name));
+        gboolean sure =
+            r == 0 && ((n == 0 && !sw_node_has_several_names(ov, node)) || leads_to(ov, node, dir->fd, name));
         if (sure) {
             *ret_dir = g_steal_pointer(&dir);
             *ret_name = g_steal_pointer(&name);

@@ -292,14 +292,6 @@ static int open_named(SwOverlay *ov, Opening *opening, SwHandle **ret_handle)
     return sw_writes(opening->flags) ? open_write(ov, opening, ret_handle) : open_read(ov, opening, ret_handle);
 }
 
-static gboolean has_several_names(SwOverlay *ov, SwNode *node)
-{
-    sw_mutex_lock(&ov->lock);
-    gboolean several = node->names && node->names->next;
-    sw_mutex_unlock(&ov->lock);
-    return several;
-}
-
 /* A magic link leads nowhere but to this node: it is served with what was to wait elsewhere, or through another handle.
  * Its pages are then the stage's, so nobody else is led to it any more. */
 static gboolean open_repeated(SwOverlay *ov, Opening *opening, SwPin *pin, SwHandle **ret_handle)
@@ -323,7 +315,7 @@ static int open_committed(SwOverlay *ov, Opening *opening, SwHandle **ret_handle
     gboolean repeat = sw_pin_take_repeat(ov, caller, node, opening->flags, &pin);
     if (repeat && open_repeated(ov, opening, &pin, ret_handle))
         return 0;
-    if (!repeat && has_several_names(ov, node))
+    if (!repeat && sw_node_has_several_names(ov, node))
         return walk_again(ov, opening);
     if (!sw_node_first_name(ov, node, &opening->parent, &opening->name))
         return walk_again(ov, opening);

@@ -26,14 +26,20 @@ static SwPin *detach_locked(SwOverlay *ov, SwPin *pin)
     return pin;
 }
 
+static gboolean leads_to_stage_locked(SwOverlay *ov, const SwStage *stage)
+{
+    for (GSList *at = ov->pins; at; at = at->next)
+        if (((SwPin *)at->data)->stage == stage)
+            return TRUE;
+    return FALSE;
+}
+
 /* A stage that nobody came to open ends with its pin, without having changed anything. */
 static void end_stage(SwOverlay *ov, SwStage *stage)
 {
     sw_mutex_lock(&stage->lock);
     sw_mutex_lock(&ov->lock);
-    gboolean unused = !stage->n_writers && !stage->everyone;
-    for (GSList *at = ov->pins; at; at = at->next)
-        unused &= ((SwPin *)at->data)->stage != stage;
+    gboolean unused = !stage->n_writers && !stage->everyone && !leads_to_stage_locked(ov, stage);
     sw_mutex_unlock(&ov->lock);
     if (unused)
         sw_stage_discard(stage, NULL, ESTALE);
@@ -152,10 +158,8 @@ void sw_pin_missed(SwOverlay *ov, const SwCaller *caller, SwNode *parent, const 
 
 gboolean sw_pin_leads_to(SwOverlay *ov, const SwStage *stage)
 {
-    gboolean leads = FALSE;
     sw_mutex_lock(&ov->lock);
-    for (GSList *at = ov->pins; at && !leads; at = at->next)
-        leads = ((SwPin *)at->data)->stage == stage;
+    gboolean leads = leads_to_stage_locked(ov, stage);
     sw_mutex_unlock(&ov->lock);
     return leads;
 }
