@@ -34,10 +34,11 @@ static void op_init(void *data, struct fuse_conn_info *conn)
 {
     SwServer *server = data;
     static const unsigned wanted = FUSE_CAP_ATOMIC_O_TRUNC | FUSE_CAP_POSIX_ACL | FUSE_CAP_DONT_MASK |
-                                   FUSE_CAP_AUTO_INVAL_DATA | FUSE_CAP_READDIRPLUS | FUSE_CAP_READDIRPLUS_AUTO;
+                                   FUSE_CAP_AUTO_INVAL_DATA | FUSE_CAP_READDIRPLUS | FUSE_CAP_READDIRPLUS_AUTO |
+                                   FUSE_CAP_FLOCK_LOCKS | FUSE_CAP_POSIX_LOCKS;
     conn->want |= wanted & conn->capable;
     /* Written-back pages have no writer (C4), and a pipe per request costs more than a copy (F32). */
-    conn->want &= ~(FUSE_CAP_WRITEBACK_CACHE | FUSE_CAP_SPLICE_READ | FUSE_CAP_FLOCK_LOCKS | FUSE_CAP_POSIX_LOCKS);
+    conn->want &= ~(FUSE_CAP_WRITEBACK_CACHE | FUSE_CAP_SPLICE_READ);
     /* A chown(2) that changes nothing drops set-id bits, but its SETATTR names no owner: only the kernel can tell.  And
      * look-ups that overtake changes of their directory have not been tried: libfuse before 3.17 does not pass that on.
      */
@@ -392,4 +393,7 @@ const struct fuse_lowlevel_ops sw_fuse_ops = {
     .fallocate = op_fallocate,
     .copy_file_range = op_copy_file_range,
     .lseek = op_lseek,
+    .getlk = sw_op_getlk,
+    .setlk = sw_op_setlk,
+    .flock = sw_op_flock,
 };

@@ -17,4 +17,9 @@ void sw_op_flush(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi);
 void sw_op_release(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi);
 void sw_op_fsync(fuse_req_t req, fuse_ino_t ino, int data_only, struct fuse_file_info *fi);
 
+/* ops_lock.c */
+void sw_op_getlk(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi, struct flock *lock);
+void sw_op_setlk(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi, struct flock *lock, int sleep);
+void sw_op_flock(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi, int operation);
+
 #endif

@@ -29,6 +29,7 @@ struct Call {
     int flags;
     gboolean mapped;
     SwChange change;
+    guint64 owner;
 };
 
 static void run_later(gpointer data)
@@ -147,8 +148,11 @@ static int run_write(Call *call, gboolean may_wait)
 {
     ssize_t n = sw_overlay_write(call->server->overlay, &call->caller, call->handle, call->buf, call->size,
                                  call->offset, (call->flags & O_APPEND) != 0, call->mapped, may_wait);
-    if (n != -EINPROGRESS)
-        sw_reply_count(call->req, "write", n);
+    if (n == -EINPROGRESS)
+        return n;
+    sw_reply_count(call->req, "write", n);
+    if (n > 0)
+        sw_overlay_written(call->server->overlay, call->handle);
     return n < 0 ? n : 0;
 }
 
@@ -165,7 +169,7 @@ void sw_op_write(fuse_req_t req, fuse_ino_t ino, const char *buf, size_t size, o
 
 static int run_flush(Call *call, gboolean may_wait)
 {
-    int r = sw_overlay_flush(call->server->overlay, &call->caller, call->handle, may_wait);
+    int r = sw_overlay_flush(call->server->overlay, &call->caller, call->handle, call->owner, may_wait);
     if (r != -EINPROGRESS)
         sw_reply_error(call->req, "flush", r);
     return r;
@@ -174,6 +178,7 @@ static int run_flush(Call *call, gboolean may_wait)
 void sw_op_flush(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 {
     Call call = call_new(req, ino, fi, run_flush);
+    call.owner = fi->lock_owner;
     start(&call);
 }
 

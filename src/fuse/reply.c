@@ -33,7 +33,7 @@ SwNode *sw_node_of(SwOverlay *overlay, fuse_ino_t ino)
     return ino == FUSE_ROOT_ID ? sw_overlay_root(overlay) : (SwNode *)(uintptr_t)ino;
 }
 
-static fuse_ino_t ino_of(SwOverlay *overlay, SwNode *node)
+fuse_ino_t sw_ino_of(SwOverlay *overlay, SwNode *node)
 {
     return node == sw_overlay_root(overlay) ? FUSE_ROOT_ID : (fuse_ino_t)(uintptr_t)node;
 }
@@ -53,7 +53,7 @@ void sw_reply_error(fuse_req_t req, const char *operation, int r)
 
 struct fuse_entry_param sw_entry_param(SwOverlay *overlay, const SwEntry *entry)
 {
-    struct fuse_entry_param param = {.ino = ino_of(overlay, entry->node), .attr = entry->st};
+    struct fuse_entry_param param = {.ino = sw_ino_of(overlay, entry->node), .attr = entry->st};
     param.entry_timeout = entry->entry_us / (double)G_USEC_PER_SEC;
     param.attr_timeout = entry->attr_us / (double)G_USEC_PER_SEC;
     return param;

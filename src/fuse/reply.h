@@ -19,6 +19,7 @@ SwServer *sw_server_of(fuse_req_t req);
 SwOverlay *sw_overlay_of(fuse_req_t req);
 
 SwNode *sw_node_of(SwOverlay *overlay, fuse_ino_t ino);
+fuse_ino_t sw_ino_of(SwOverlay *overlay, SwNode *node);
 
 /* Each of these ends the request. */
 void sw_reply_error(fuse_req_t req, const char *operation, int r);

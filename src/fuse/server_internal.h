@@ -4,6 +4,7 @@
 
 #include "../core/base.h"
 #include "config.h"
+#include "locking.h"
 #include "readers.h"
 #include "server.h"
 #include "workers.h"
@@ -17,6 +18,7 @@ struct SwServer {
     struct fuse_session *session;
     SwReaders *readers; /* while it runs */
     SwWorkers *workers;
+    SwLocking *locking;
     gboolean privileged; /* the daemon is root and acts as its callers */
     gboolean mounted;
     gint greeted; /* atomic: INIT came */

@@ -51,6 +51,13 @@ static struct fuse_session *session_new(SwServer *server)
     return session;
 }
 
+static void forget_pages(gpointer data, SwNode *node)
+{
+    SwServer *server = data;
+    /* The kernel may have forgotten the node as well. */
+    (void)fuse_lowlevel_notify_inval_inode(server->session, sw_ino_of(server->overlay, node), 0, 0);
+}
+
 int sw_server_new(const SwServerSetup *setup, SwServer **ret_server, char **ret_why)
 {
     SwServer *server = g_new0(SwServer, 1);
@@ -72,6 +79,13 @@ int sw_server_new(const SwServerSetup *setup, SwServer **ret_server, char **ret_
     }
     server->mounted = TRUE;
     server->workers = sw_workers_new(WAITERS_MAX);
+    server->locking = sw_locking_start(server->port, server->overlay);
+    if (!server->locking) {
+        *ret_why = g_strdup("cannot make threads");
+        sw_server_free(server);
+        return -EAGAIN;
+    }
+    sw_overlay_on_stale(server->overlay, forget_pages, server);
     *ret_server = server;
     return 0;
 }
@@ -139,6 +153,7 @@ int sw_server_run(SwServer *server)
         wait_for_end(server, &signals);
     fuse_session_exit(server->session);
     sw_readers_stop(g_steal_pointer(&server->readers));
+    sw_locking_stop(server->locking);
     g_atomic_int_set(&server->stop, TRUE);
     if (ticking)
         pthread_join(tick, NULL);
@@ -150,6 +165,7 @@ void sw_server_free(SwServer *server)
     if (!server)
         return;
     sw_workers_free(server->workers);
+    sw_locking_free(server->locking);
     if (server->mounted)
         fuse_session_unmount(server->session);
     fuse_session_destroy(server->session);

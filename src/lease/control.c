@@ -61,7 +61,8 @@ static SwControl *control_new(SwPort *port, const char *source_path, const SwCon
     control->lease_us = config->lease_us;
     control->salvage_max = config->salvage_max;
     control->salvage_age_us = config->salvage_age_us;
-    control->source = control->dir = control->hosts = control->leases = control->locks = control->salvage = -1;
+    control->source = control->dir = control->hosts = control->leases = control->locks = control->carriers =
+        control->salvage = -1;
     control->breaking = g_hash_table_new_full(g_str_hash, g_str_equal, g_free, NULL);
     sw_read_machine_text(port, "/proc/sys/kernel/random/boot_id", control->boot_id, sizeof control->boot_id);
     sw_mutex_init(&control->lock);
@@ -143,6 +144,7 @@ void sw_control_close(SwControl *control)
         sw_epoch_free(control, epoch);
     }
     sw_fd_close(port, &control->salvage);
+    sw_fd_close(port, &control->carriers);
     sw_fd_close(port, &control->locks);
     sw_fd_close(port, &control->leases);
     sw_fd_close(port, &control->hosts);

@@ -11,6 +11,7 @@
  *   .safewritefs/hosts/<id>/released/        where a lease goes when it is released (one RENAME, fenced: F23)
  *   .safewritefs/leases/<key>                leases on contents, symbolic links
  *   .safewritefs/locks/<key>                 records of applications' locks, symbolic links
+ *   .safewritefs/carriers/<key>.<kind>       what stands for a file when it is locked (carrier.h)
  *   .safewritefs/salvage/<entry>.data|.info
  *
  * All access goes through descriptors opened once, below which nothing is followed; entries that are not of the

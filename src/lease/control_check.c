@@ -435,6 +435,8 @@ int sw_enter_control_dir(SwControl *control, char **ret_why)
     if (r == 0)
         r = enter(control, "locks", mode, FALSE, &control->locks, ret_why);
     if (r == 0)
+        r = enter(control, "carriers", mode, FALSE, &control->carriers, ret_why);
+    if (r == 0)
         r = enter(control, "salvage", control->root ? 01777 : 0700, TRUE, &control->salvage, ret_why);
     return r;
 }

@@ -11,6 +11,7 @@
  * predecessor.c    burying the dead: stages, stage directories, leases, record
  * breaker.c        one breaker at a time: of a lease, of a host
  * salvage.c        entries: put, scan, trim
+ * carrier.c        what stands for a file when it is locked
  */
 
 #include "../core/base.h"
@@ -50,20 +51,21 @@ struct SwControl {
     gint64 lease_us;
     guint64 salvage_max;
     gint64 salvage_age_us;
-    int dir, hosts, leases, locks, salvage;
+    int dir, hosts, leases, locks, carriers, salvage;
 
     /* set before other threads know of the control */
     void (*want)(gpointer data, const char *host_id);
     gpointer want_data;
 
     /* atomic */
-    SwEpoch *epoch;  /* owned, with its `older` ones; NULL only while the first is being claimed */
-    gint rejoining;  /* somebody is at it */
-    gint beats;      /* the counter in the record's mtime */
-    gint beats_lost; /* how many did not get through */
-    gint64 beat_us;  /* when the last one that did was begun */
-    gint sequence;   /* of names made by this mount */
-    gint trimming;   /* somebody is at it */
+    SwEpoch *epoch;   /* owned, with its `older` ones; NULL only while the first is being claimed */
+    gint rejoining;   /* somebody is at it */
+    gint beats;       /* the counter in the record's mtime */
+    gint beats_lost;  /* how many did not get through */
+    gint64 beat_us;   /* when the last one that did was begun */
+    gint64 proven_us; /* the same, of one after which our epoch still stood: until then nobody has broken it */
+    gint sequence;    /* of names made by this mount */
+    gint trimming;    /* somebody is at it */
 
     /* protected by lock */
     SwMutex lock;
@@ -99,6 +101,9 @@ void sw_epoch_free(SwControl *control, SwEpoch *epoch);
 gboolean sw_epoch_is_fenced(SwControl *control, const SwEpoch *epoch, gboolean fresh);
 /* The heartbeat: one SETATTR.  Failures are counted in `beats_lost`. */
 int sw_control_beat(SwControl *control) G_GNUC_WARN_UNUSED_RESULT;
+/* A heartbeat, and then a look whether that epoch still stands: -ESTALE if not.  A host that wakes up may renew a
+ * record that others have left behind; only both together prove that it still lives for them (P23). */
+int sw_control_renew(SwControl *control, const SwEpoch *epoch) G_GNUC_WARN_UNUSED_RESULT;
 /* For loops that may take long, whichever thread they are in. */
 void sw_control_beat_if_due(SwControl *control);
 gint64 sw_control_beat_interval(const SwControl *control);

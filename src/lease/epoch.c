@@ -185,6 +185,8 @@ int sw_epoch_claim(SwControl *control)
     }
     epoch->older = sw_epoch_now(control);
     g_atomic_pointer_set(&control->epoch, epoch);
+    /* Not before: until then it is the old epoch that would be taken for proven. */
+    __atomic_store_n(&control->proven_us, sw_control_beat_us(control), __ATOMIC_RELEASE);
     return 0;
 }
 
@@ -252,13 +254,30 @@ void sw_control_beat_if_due(SwControl *control)
 
 /* ---- fenced [P22] */
 
-gboolean sw_epoch_is_fenced(SwControl *control, const SwEpoch *epoch, gboolean fresh)
+/* 0: it stands; -ESTALE: others have begun to break it; else nobody knows. */
+static int look_at_epoch(SwControl *control, const SwEpoch *epoch, gboolean fresh)
 {
     SwPort *port = control->port;
     struct stat st;
     int r = fresh ? port->stat_fresh(port, epoch->released, "", &st) : port->statat(port, epoch->released, "", &st);
 
-    return r == -ESTALE || r == -ENOENT || (r == 0 && st.st_nlink == 0);
+    return r == -ENOENT || (r == 0 && st.st_nlink == 0) ? -ESTALE : r;
+}
+
+gboolean sw_epoch_is_fenced(SwControl *control, const SwEpoch *epoch, gboolean fresh)
+{
+    return look_at_epoch(control, epoch, fresh) == -ESTALE;
+}
+
+int sw_control_renew(SwControl *control, const SwEpoch *epoch)
+{
+    gint64 began_us = control->port->now_us(control->port);
+    int beaten = sw_control_beat(control);
+    int r = look_at_epoch(control, epoch, TRUE);
+
+    if (r == 0 && beaten == 0)
+        __atomic_store_n(&control->proven_us, began_us, __ATOMIC_RELEASE);
+    return r == 0 ? beaten : r;
 }
 
 int sw_control_confirm(SwControl *control, const SwEpoch *epoch)
@@ -266,12 +285,10 @@ int sw_control_confirm(SwControl *control, const SwEpoch *epoch)
     SwPort *port = control->port;
     int r = 0;
 
-    if (port->now_us(port) - sw_control_beat_us(control) > control->lease_us / 2) {
+    if (port->now_us(port) - __atomic_load_n(&control->proven_us, __ATOMIC_ACQUIRE) > control->lease_us / 2) {
         r = port->become(port, NULL);
         if (r == 0)
-            r = sw_control_beat(control);
-        if (r == 0 && sw_epoch_is_fenced(control, epoch, TRUE))
-            r = -ESTALE;
+            r = sw_control_renew(control, epoch);
     }
     return r == 0 && sw_epoch_now(control) != epoch ? -ESTALE : r;
 }

@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 #include "keeper.h"
 
+#include "carrier.h"
+
 #include "../core/ring.h"
 #include "../core/watch.h"
 #include "control_internal.h"
@@ -126,12 +128,12 @@ static void tell(SwKeeper *keeper, SwKeeperWhat what, const char *host_id, int e
 /* ---- our own renewal [P18] [P22] */
 
 /* Another thread may have claimed the new epoch, when it could not stage any more. */
-static void check_epoch(SwKeeper *keeper)
+static void check_epoch(SwKeeper *keeper, gboolean fenced)
 {
     SwControl *control = keeper->control;
     int r = 0;
 
-    if (sw_epoch_now(control) == keeper->epoch && sw_epoch_is_fenced(control, keeper->epoch, TRUE))
+    if (fenced && sw_epoch_now(control) == keeper->epoch)
         r = sw_control_rejoin(control, keeper->epoch);
     if (r < 0 && r != -EAGAIN && !keeper->lost) {
         keeper->lost = TRUE;
@@ -151,11 +153,11 @@ static void renew(SwKeeper *keeper)
 {
     gint64 interval_us = sw_control_beat_interval(keeper->control);
     gint64 began_us = keeper->port->now_us(keeper->port);
-    int r = sw_control_beat(keeper->control);
+    int r = sw_control_renew(keeper->control, keeper->epoch);
 
     /* Others see a beat that comes late as a sign of death: one that failed is not waited for. */
     keeper->beat_due_us = began_us + (r < 0 ? interval_us / 4 : interval_us);
-    check_epoch(keeper);
+    check_epoch(keeper, r == -ESTALE);
 }
 
 /* ---- whom to watch [P20] */
@@ -403,8 +405,10 @@ static gint64 next_due(SwKeeper *keeper)
 /* One host is enough, whichever it is. */
 static void sweep(SwKeeper *keeper)
 {
-    if (keeper->ids->len > 0 && strcmp(keeper->ids->pdata[0], sw_control_host_id(keeper->control)) == 0)
-        sw_sweep_leases(keeper->control);
+    if (keeper->ids->len == 0 || strcmp(keeper->ids->pdata[0], sw_control_host_id(keeper->control)) != 0)
+        return;
+    sw_sweep_leases(keeper->control);
+    sw_carriers_sweep(keeper->control);
 }
 
 gint64 sw_keeper_step(SwKeeper *keeper)

@@ -6,7 +6,9 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/limits.h>
 #include <string.h>
+#include <unistd.h>
 
 /* Where the attributes of a node are: `name` below `file`, or `file` itself when `name` is "". */
 typedef struct {
@@ -31,6 +33,14 @@ static SwFile *handle_file_locked(SwNode *node, SwHandle *handle)
     if (!handle)
         return NULL;
     return sw_file_ref(handle->file ? handle->file : handle->stage->file);
+}
+
+/* The stage whose attributes are the node's; where it is written in place, they are those of the source's file. */
+static SwStage *stage_locked(SwNode *node, SwHandle *handle)
+{
+    if (node->stage)
+        return node->stage;
+    return handle && sw_handle_kind(handle) == SW_HANDLE_STAGED ? handle->stage : NULL;
 }
 
 /* A name of a node that has several may be gone by now: the first that still leads to it, the others are forgotten. */
@@ -67,11 +77,12 @@ static int find_place(SwOverlay *ov, SwNode *node, SwHandle *handle, Place *plac
 {
     *place = (Place){0};
     sw_mutex_lock(&ov->lock);
-    if (node->stage)
-        place->stage = sw_stage_ref(node->stage);
-    else if (handle && handle->stage)
-        place->stage = sw_stage_ref(handle->stage);
-    place->file = place->stage ? sw_file_ref(place->stage->file) : handle_file_locked(node, handle);
+    SwStage *stage = stage_locked(node, handle);
+    place->file = stage && stage->materialised ? NULL : sw_in_place_file_locked(node);
+    if (stage && !place->file)
+        place->stage = sw_stage_ref(stage);
+    if (!place->file)
+        place->file = place->stage ? sw_file_ref(place->stage->file) : handle_file_locked(node, handle);
     if (!place->file && node->dir)
         place->file = sw_file_ref(node->dir);
     sw_mutex_unlock(&ov->lock);
@@ -108,7 +119,7 @@ static gboolean recall(SwOverlay *ov, const SwNode *node, struct stat *ret_st)
 int sw_overlay_getattr(SwOverlay *ov, const SwCaller *caller, SwNode *node, SwHandle *handle, struct stat *ret_st,
                        gint64 *ret_attr_us)
 {
-    if (handle && handle->kind == SW_HANDLE_APPEND)
+    if (handle && sw_handle_kind(handle) == SW_HANDLE_APPEND)
         sw_ignore(sw_append_publish(ov, handle, TRUE));
     ov->port->become(ov->port, &caller->cred);
     g_auto(Place) place;
@@ -254,9 +265,11 @@ static int change_stage(SwOverlay *ov, const SwCaller *caller, const Place *plac
 
 static int truncate_handle(SwOverlay *ov, SwHandle *handle, guint64 size)
 {
-    if (handle->kind == SW_HANDLE_APPEND)
+    if (sw_handle_kind(handle) == SW_HANDLE_APPEND)
         return sw_append_truncate(ov, handle, size);
-    return ov->port->ftruncate(ov->port, handle->file->fd, size);
+    int r = sw_in_place_confirm(ov, handle);
+    g_autoptr(SwFile) file = sw_handle_file(ov, handle);
+    return r < 0 ? r : ov->port->ftruncate(ov->port, file->fd, size);
 }
 
 static int change_committed(SwOverlay *ov, const SwCaller *caller, SwNode *node, SwHandle *handle, const Place *place,
@@ -294,9 +307,23 @@ int sw_overlay_setattr(SwOverlay *ov, const SwCaller *caller, SwNode *node, SwHa
 
 /* ---- extended */
 
+/* What programs lock through this mount, for safewritectl: an attribute of the mount's root that is not on the source.
+ */
+static ssize_t get_locks(SwOverlay *ov, void *buf, size_t size)
+{
+    g_autofree char *text = sw_file_locks_text(ov);
+    size_t length = MIN(strlen(text), XATTR_SIZE_MAX);
+    if (size && length > size)
+        return -ERANGE;
+    memcpy(buf, text, size ? length : 0);
+    return length;
+}
+
 ssize_t sw_overlay_getxattr(SwOverlay *ov, const SwCaller *caller, SwNode *node, const char *key, void *buf,
                             size_t size)
 {
+    if (node == ov->root && strcmp(key, SW_LOCKS_XATTR) == 0)
+        return caller->cred.uid == 0 || caller->cred.uid == geteuid() ? get_locks(ov, buf, size) : -ENODATA;
     ov->port->become(ov->port, &caller->cred);
     g_auto(Place) place;
     int r = find_place(ov, node, NULL, &place);

@@ -17,6 +17,7 @@
 #include "../core/ranges.h"
 #include "../core/verdict.h"
 #include "../lease/content_lease.h"
+#include "file_locks.h"
 #include "locks.h"
 #include "overlay.h"
 
@@ -43,17 +44,19 @@ typedef struct {
 } SwIdentity;
 
 struct SwNode {
-    SwIdentity id;      /* L: of the committed version, or of the stage file once it is being committed */
-    gboolean listed;    /* L: in SwOverlay.nodes under `id` */
-    mode_t type;        /* S_IFMT bits */
-    guint64 n_lookup;   /* L: the kernel's count */
-    guint refs;         /* L: names of children, handles, stages, pins */
-    SwName *names;      /* L */
-    SwStage *stage;     /* L: counted; set while this is a version not committed */
-    GSList *handles;    /* L: of SwHandle, open ones */
-    SwFile *dir;        /* L: counted; a directory's descriptor while it is among the recently used */
-    GList dir_link;     /* L: in SwOverlay.dirs */
-    gboolean lingering; /* L: committed, but handles are open that may write again: nobody else is led here */
+    SwIdentity id;         /* L: of the committed version, or of the stage file once it is being committed */
+    gboolean listed;       /* L: in SwOverlay.nodes under `id` */
+    mode_t type;           /* S_IFMT bits */
+    guint64 n_lookup;      /* L: the kernel's count */
+    guint refs;            /* L: names of children, handles, stages, pins */
+    SwName *names;         /* L */
+    SwStage *stage;        /* L: counted; set while this is a version not committed */
+    GSList *handles;       /* L: of SwHandle, open ones */
+    SwFile *dir;           /* L: counted; a directory's descriptor while it is among the recently used */
+    GList dir_link;        /* L: in SwOverlay.dirs */
+    guint in_place_writes; /* L: under way now */
+    gboolean stale;        /* L: what the kernel has cached of it is to be dropped when those are over */
+    gboolean lingering;    /* L: committed, but handles are open that may write again: nobody else is led here */
     /* L: what the kernel was told last: the inode number is what shows in /proc, the rest is what its cached pages and
      * size go by, which it believes until `until_us`. */
     struct {
@@ -125,21 +128,31 @@ typedef enum {
 } SwHandleKind;
 
 struct SwHandle {
-    SwHandleKind kind;
+    SwHandleKind kind; /* atomic: STAGED becomes INPLACE with a file lock; ask sw_handle_kind */
     int flags;
     SwCaching caching;
     SwNode *node;   /* counted */
-    SwStage *stage; /* counted; STAGED only */
+    SwStage *stage; /* counted; of STAGED, and of what was that before */
     SwCred cred;
     SwMutex lock;        /* of `file` and `pending` of an APPEND handle */
-    SwFile *file;        /* counted; all but STAGED */
+    SwFile *file;        /* L for the pointer: counted; all but STAGED */
     SwIdentity id;       /* of `file` */
     GByteArray *pending; /* pieces of a record that is not complete yet */
     int failure;         /* of a record whose first pieces were taken: for the next write or close to report */
     gint64 pending_since_us;
     pid_t pending_writer; /* process */
     gboolean cut_later;   /* INPLACE: O_TRUNC is to be done when the second walk's OPEN takes it */
+
+    /* of file locks */
+    SwLockedFile *locked[2]; /* protected by SwFileLocks.lock: counted; by SwCarrierKind */
+    gboolean in_place;       /* L: in SwOverlay.in_place: it had a lock, and reads what others write in place */
+    SwEpoch *epoch;          /* in which it went in place; NULL: it did not */
 };
+
+static inline SwHandleKind sw_handle_kind(const SwHandle *handle)
+{
+    return __atomic_load_n(&handle->kind, __ATOMIC_ACQUIRE);
+}
 
 /*
  * What the second walk of a thread is to be told (FACTS F1).
@@ -176,6 +189,7 @@ struct SwOverlay {
     SwControl *control;
     SwContentLeases *leases;
     SwLocks *locks;
+    SwFileLocks *file_locks;
     const SwConfig *config;
     int source_fd;
     guint64 device;   /* atomic */
@@ -184,6 +198,8 @@ struct SwOverlay {
     gboolean clones;  /* it can share blocks */
     SwNoteFunc note;
     gpointer note_data;
+    void (*stale)(gpointer data, SwNode *node); /* may be NULL */
+    gpointer stale_data;
 
     SwMutex lock;
     SwNode *root;
@@ -194,8 +210,19 @@ struct SwOverlay {
     GQueue dirs;         /* L: nodes with a descriptor, most recently used first */
     GSList *appenders;   /* L: APPEND handles with a pending record */
     guint64 stage_seq;   /* L */
+    GSList *in_place;    /* L: of SwHandle */
     GSList *lingering;   /* L: committed stages that some handle may still write, counted */
 };
+
+/* ---- io.c */
+/* Where a handle reads now; with a reference. */
+SwFile *sw_handle_file(SwOverlay *ov, SwHandle *handle);
+
+/* ---- in_place.c */
+/* What is read and written in place through handles of that node, with a reference; NULL if nothing is. */
+SwFile *sw_in_place_file_locked(SwNode *node);
+/* Writes through an INPLACE handle. */
+ssize_t sw_in_place_write(SwOverlay *ov, SwHandle *handle, const void *buf, size_t size, off_t offset);
 
 /* ---- files.c */
 SwFile *sw_file_new(SwPort *port, int fd); /* takes the descriptor */

@@ -7,22 +7,19 @@
 #include <errno.h>
 #include <fcntl.h>
 
-/* Where a handle reads now; with a reference. */
-static SwFile *handle_file(SwOverlay *ov, SwHandle *handle)
+SwFile *sw_handle_file(SwOverlay *ov, SwHandle *handle)
 {
-    if (handle->stage)
-        return sw_stage_file(handle->stage);
     sw_mutex_lock(&ov->lock);
-    SwFile *file = sw_file_ref(handle->file);
+    SwFile *file = handle->file ? sw_file_ref(handle->file) : NULL;
     sw_mutex_unlock(&ov->lock);
-    return file;
+    return file ? file : sw_stage_file(handle->stage);
 }
 
 ssize_t sw_overlay_read(SwOverlay *ov, SwHandle *handle, void *buf, size_t size, off_t offset)
 {
-    if (handle->kind == SW_HANDLE_APPEND)
+    if (sw_handle_kind(handle) == SW_HANDLE_APPEND)
         sw_ignore(sw_append_publish(ov, handle, TRUE));
-    g_autoptr(SwFile) file = handle_file(ov, handle);
+    g_autoptr(SwFile) file = sw_handle_file(ov, handle);
     return ov->port->pread(ov->port, file->fd, buf, size, offset);
 }
 
@@ -51,21 +48,31 @@ ssize_t sw_overlay_write(SwOverlay *ov, const SwCaller *caller, SwHandle *handle
                          off_t offset, gboolean append, gboolean mapped, gboolean may_wait)
 {
     ov->port->become(ov->port, &handle->cred);
-    switch (handle->kind) {
+    switch (sw_handle_kind(handle)) {
     case SW_HANDLE_STAGED:
         return write_stage(ov, caller, handle->stage, buf, size, offset, append && !mapped, mapped);
     case SW_HANDLE_APPEND:
         if (append && !mapped)
             return sw_append_write(ov, handle, caller, buf, size, may_wait);
         break;
-    case SW_HANDLE_INPLACE:
+    case SW_HANDLE_INPLACE: {
+        int r = sw_in_place_confirm(ov, handle);
+        if (r < 0)
+            return r;
         break;
+    }
     case SW_HANDLE_READ:
         return -EBADF;
     }
     if (offset + (off_t)size > SW_LOCK_SIZE_MAX)
         sw_lock_outgrown(ov, handle->node);
-    return ov->port->pwrite(ov->port, handle->file->fd, buf, size, offset);
+    return sw_in_place_write(ov, handle, buf, size, offset);
+}
+
+/* The stage that takes what is written through the handle; NULL: it is written elsewhere. */
+static SwStage *staged(const SwHandle *handle)
+{
+    return sw_handle_kind(handle) == SW_HANDLE_STAGED ? handle->stage : NULL;
 }
 
 /* S held by the caller: the bytes of [offset, offset + length) are this writer's, whatever they are. */
@@ -104,10 +111,15 @@ static void note_allocation(SwOverlay *ov, const SwCaller *caller, SwStage *stag
 int sw_overlay_fallocate(SwOverlay *ov, const SwCaller *caller, SwHandle *handle, int mode, off_t offset, off_t length)
 {
     ov->port->become(ov->port, &handle->cred);
-    SwStage *stage = handle->stage;
-    if (!stage)
-        return handle->kind == SW_HANDLE_READ ? -EBADF
-                                              : ov->port->fallocate(ov->port, handle->file->fd, mode, offset, length);
+    SwStage *stage = staged(handle);
+    int confirmed = stage ? 0 : sw_in_place_confirm(ov, handle);
+    if (confirmed < 0)
+        return confirmed;
+    if (!stage && sw_handle_kind(handle) == SW_HANDLE_READ)
+        return -EBADF;
+    g_autoptr(SwFile) file = stage ? NULL : sw_handle_file(ov, handle);
+    if (file)
+        return ov->port->fallocate(ov->port, file->fd, mode, offset, length);
     SW_HOLD(&stage->lock);
     struct stat st;
     int r = sw_stage_ready(stage, G_MAXUINT64);
@@ -124,12 +136,16 @@ ssize_t sw_overlay_copy_range(SwOverlay *ov, const SwCaller *caller, SwHandle *f
                               off_t to_offset, size_t size)
 {
     ov->port->become(ov->port, &to->cred);
-    g_autoptr(SwFile) source = handle_file(ov, from);
-    SwStage *stage = to->stage;
-    if (!stage)
-        return to->kind == SW_HANDLE_INPLACE
-                   ? ov->port->copy_range(ov->port, source->fd, from_offset, to->file->fd, to_offset, size)
-                   : -EOPNOTSUPP; /* the kernel then reads and writes, so that an append is a record */
+    g_autoptr(SwFile) source = sw_handle_file(ov, from);
+    SwStage *stage = staged(to);
+    int confirmed = stage ? 0 : sw_in_place_confirm(ov, to);
+    if (confirmed < 0)
+        return confirmed;
+    if (!stage && sw_handle_kind(to) != SW_HANDLE_INPLACE)
+        return -EOPNOTSUPP; /* the kernel then reads and writes, so that an append is a record */
+    g_autoptr(SwFile) file = stage ? NULL : sw_handle_file(ov, to);
+    if (file)
+        return ov->port->copy_range(ov->port, source->fd, from_offset, file->fd, to_offset, size);
     SW_HOLD(&stage->lock);
     int r = sw_stage_ready(stage, G_MAXUINT64);
     if (r < 0)
@@ -144,7 +160,7 @@ ssize_t sw_overlay_copy_range(SwOverlay *ov, const SwCaller *caller, SwHandle *f
 
 off_t sw_overlay_lseek(SwOverlay *ov, SwHandle *handle, off_t offset, int whence)
 {
-    g_autoptr(SwFile) file = handle_file(ov, handle);
+    g_autoptr(SwFile) file = sw_handle_file(ov, handle);
     return ov->port->lseek(ov->port, file->fd, offset, whence);
 }
 
@@ -162,13 +178,13 @@ int sw_overlay_fsync(SwOverlay *ov, const SwCaller *caller, SwHandle *handle, gb
     if (!may_wait)
         return -EINPROGRESS;
     ov->port->become(ov->port, &handle->cred);
-    SwStage *stage = handle->stage;
-    if (handle->kind == SW_HANDLE_APPEND) {
+    SwStage *stage = staged(handle);
+    if (sw_handle_kind(handle) == SW_HANDLE_APPEND) {
         int r = sw_append_flush(ov, handle, caller, TRUE);
         if (r < 0)
             return r;
     }
-    g_autoptr(SwFile) file = handle_file(ov, handle);
+    g_autoptr(SwFile) file = sw_handle_file(ov, handle);
     int r = ov->port->fsync(ov->port, file->fd, data_only);
     if (r < 0 || !stage)
         return r;
@@ -209,16 +225,37 @@ static int flush_stage(SwOverlay *ov, const SwCaller *caller, SwStage *stage, gb
     return sw_stage_execute(stage, verdict, may_wait);
 }
 
-int sw_overlay_flush(SwOverlay *ov, const SwCaller *caller, SwHandle *handle, gboolean may_wait)
+/* What was written in place reaches the server at each close, as NFS itself does it (C22). */
+static int flush_place(SwOverlay *ov, SwHandle *handle, gboolean may_wait)
 {
-    if (!sw_writes(handle->flags))
+    if (!handle->in_place || !ov->network)
         return 0;
+    g_autoptr(SwFile) file = sw_handle_file(ov, handle);
+    return may_wait ? ov->port->fsync(ov->port, file->fd, TRUE) : -EINPROGRESS;
+}
+
+static int flush_writer(SwOverlay *ov, const SwCaller *caller, SwHandle *handle, gboolean may_wait)
+{
     ov->port->become(ov->port, &handle->cred);
-    if (handle->kind == SW_HANDLE_STAGED)
+    switch (sw_handle_kind(handle)) {
+    case SW_HANDLE_STAGED:
         return flush_stage(ov, caller, handle->stage, may_wait);
-    if (handle->kind == SW_HANDLE_APPEND)
+    case SW_HANDLE_APPEND:
         return sw_append_flush(ov, handle, caller, may_wait);
-    return 0;
+    case SW_HANDLE_INPLACE:
+        return flush_place(ov, handle, may_wait);
+    case SW_HANDLE_READ:
+        return 0;
+    }
+    g_assert_not_reached();
+}
+
+int sw_overlay_flush(SwOverlay *ov, const SwCaller *caller, SwHandle *handle, guint64 owner, gboolean may_wait)
+{
+    int r = sw_writes(handle->flags) ? flush_writer(ov, caller, handle, may_wait) : 0;
+    if (r != -EINPROGRESS)
+        sw_file_locks_flushed(ov, handle, owner);
+    return r;
 }
 
 static int release_stage(SwOverlay *ov, SwHandle *handle, gboolean may_wait)
@@ -247,8 +284,10 @@ static int release_stage(SwOverlay *ov, SwHandle *handle, gboolean may_wait)
 
 static void handle_free(SwOverlay *ov, SwHandle *handle)
 {
+    sw_file_locks_released(ov, handle);
     sw_mutex_lock(&ov->lock);
     handle->node->handles = g_slist_remove(handle->node->handles, handle);
+    ov->in_place = g_slist_remove(ov->in_place, handle);
     ov->appenders = g_slist_remove(ov->appenders, handle);
     sw_mutex_unlock(&ov->lock);
     sw_file_unref(handle->file);
@@ -264,9 +303,9 @@ int sw_overlay_release(SwOverlay *ov, SwHandle *handle, gboolean may_wait)
 {
     int r = 0;
     ov->port->become(ov->port, &handle->cred);
-    if (handle->kind == SW_HANDLE_STAGED)
+    if (handle->stage)
         r = release_stage(ov, handle, may_wait);
-    else if (handle->kind == SW_HANDLE_APPEND)
+    else if (sw_handle_kind(handle) == SW_HANDLE_APPEND)
         r = sw_append_publish(ov, handle, may_wait);
     if (r != -EINPROGRESS)
         handle_free(ov, handle);

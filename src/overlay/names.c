@@ -137,6 +137,7 @@ static int unlink_source(SwOverlay *ov, const SwCaller *caller, SwNode *parent, 
     if (r == 0) {
         sw_lingering_unlink(ov, parent, name);
         sw_lock_removed(ov, caller, parent, name);
+        sw_file_locks_removed(ov, parent, name);
     }
     return r;
 }
@@ -166,6 +167,7 @@ int sw_overlay_unlink(SwOverlay *ov, const SwCaller *caller, SwNode *parent, con
     stage->claimed = FALSE;
     sw_mutex_unlock(&stage->lock);
     unlink_stage(ov, stage);
+    sw_file_locks_removed(ov, parent, name);
     return 0;
 }
 

@@ -108,12 +108,19 @@ SwOverlay *sw_overlay_new(SwPort *port, SwControl *control, const SwConfig *conf
     ov->clones = can_clone(ov);
     make_root(ov);
     ov->locks = sw_locks_new(ov);
+    ov->file_locks = sw_file_locks_new(ov);
     return ov;
 }
 
 void sw_overlay_set_device(SwOverlay *ov, dev_t dev)
 {
     __atomic_store_n(&ov->device, dev, __ATOMIC_RELAXED);
+}
+
+void sw_overlay_on_stale(SwOverlay *ov, void (*stale)(gpointer data, SwNode *node), gpointer data)
+{
+    ov->stale = stale;
+    ov->stale_data = data;
 }
 
 void sw_overlay_set_max_write(SwOverlay *ov, gsize max_write)
@@ -201,6 +208,7 @@ gint64 sw_overlay_tick(SwOverlay *ov)
     gint64 now = ov->port->now_us(ov->port);
     gint64 next = now + G_USEC_PER_SEC / 4;
     sw_locks_tick(ov, now); /* first: others wait for them */
+    sw_file_locks_tick(ov, now);
     next = MIN(next, sw_append_tick(ov, now));
     next = MIN(next, tick_streams(ov, now));
     next = MIN(next, sw_pins_expire(ov, now));
@@ -255,6 +263,7 @@ void sw_overlay_free(SwOverlay *ov)
 {
     if (!ov)
         return;
+    ov->stale = NULL; /* the kernel has forgotten everything by now */
     (void)sw_append_tick(ov, G_MAXINT64 / 2);
     GPtrArray *stages = all_stages(ov);
     for (guint i = 0; i < stages->len; i++)
@@ -265,6 +274,7 @@ void sw_overlay_free(SwOverlay *ov)
     sw_locks_free(ov->locks);
     free_nodes(ov);
     ov->port->become(ov->port, NULL);
+    sw_file_locks_free(ov->file_locks);
     sw_content_leases_free(ov->leases);
     g_hash_table_unref(ov->pending);
     g_hash_table_unref(ov->nodes);

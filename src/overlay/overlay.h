@@ -24,6 +24,7 @@
  */
 
 #include "../core/config.h"
+#include "../core/range_locks.h"
 #include "../lease/control.h"
 #include "../port/port.h"
 
@@ -154,11 +155,55 @@ off_t sw_overlay_lseek(SwOverlay *overlay, SwHandle *handle, off_t offset, int w
 /* [waits] C7. */
 int sw_overlay_fsync(SwOverlay *overlay, const SwCaller *caller, SwHandle *handle, gboolean data_only,
                      gboolean may_wait) G_GNUC_WARN_UNUSED_RESULT;
-/* [waits] close(2) of one descriptor: commits if that was provably the last (C3). */
-int sw_overlay_flush(SwOverlay *overlay, const SwCaller *caller, SwHandle *handle,
+/* [waits] close(2) of one descriptor: commits if that was provably the last (C3).  `owner` has no fcntl(2) locks on the
+ * file any more (C22). */
+int sw_overlay_flush(SwOverlay *overlay, const SwCaller *caller, SwHandle *handle, guint64 owner,
                      gboolean may_wait) G_GNUC_WARN_UNUSED_RESULT;
 /* [waits] The last reference is gone.  Frees the handle (also on error), except when -EINPROGRESS is returned. */
 int sw_overlay_release(SwOverlay *overlay, SwHandle *handle, gboolean may_wait) G_GNUC_WARN_UNUSED_RESULT;
+
+/* ---- file locks: flock(2), fcntl(2) and OFD locks (C6, C22) */
+
+typedef struct {
+    gboolean flock;     /* flock(2); else fcntl(2) or OFD */
+    SwRangeMode mode;   /* SW_RANGE_NONE: to be given back */
+    guint64 start, end; /* first and last byte; SW_RANGE_END: to the end */
+    guint64 owner;      /* as the kernel tells owners apart */
+    pid_t pid;          /* for people; 0 unknown */
+    gboolean waits;     /* who asks will wait, if it is refused */
+} SwFileLock;
+
+/*
+ * [waits] Takes or changes a lock, or gives it back, which commits what the handle staged first (C6).  A handle that
+ * gets a lock is moved to the current version, and is in place from then on if nothing was written through it (C22).
+ * -EAGAIN: somebody has it.
+ */
+int sw_overlay_lock(SwOverlay *overlay, const SwCaller *caller, SwHandle *handle, const SwFileLock *lock,
+                    gboolean may_wait) G_GNUC_WARN_UNUSED_RESULT;
+/* Who would refuse it?  ret_other->mode is SW_RANGE_NONE if nobody. */
+int sw_overlay_test_lock(SwOverlay *overlay, SwHandle *handle, const SwFileLock *lock,
+                         SwFileLock *ret_other) G_GNUC_WARN_UNUSED_RESULT;
+/*
+ * After -EAGAIN: waits for it.  `done` is called once, by the thread that steps: 0: it is taken, and sw_overlay_lock is
+ * to be called once more, for the rest; -EINTR: `caller` says that it was interrupted; else why it cannot be had.
+ * -EDEADLK is returned at once, and `done` not called.  The handle outlives the wait.
+ */
+int sw_overlay_lock_wait(SwOverlay *overlay, const SwCaller *caller, SwHandle *handle, const SwFileLock *lock,
+                         void (*done)(gpointer data, int result), gpointer data) G_GNUC_WARN_UNUSED_RESULT;
+/* Tries for those who wait; by one thread at a time.  Returns when to call again (port clock), if nothing changes. */
+gint64 sw_overlay_lock_step(SwOverlay *overlay);
+/* Something was given back: time for a step.  Set once, before there are requests; called by any thread. */
+void sw_overlay_on_lock_change(SwOverlay *overlay, void (*changed)(gpointer data), gpointer data);
+/* Ends all waits with -ENOTCONN. */
+void sw_overlay_lock_abandon(SwOverlay *overlay);
+
+/*
+ * The kernel's pages and attributes of that node are not true any more; `stale` is called by any thread, without locks,
+ * and does not return before they are gone.  Set once, before there are requests.
+ */
+void sw_overlay_on_stale(SwOverlay *overlay, void (*stale)(gpointer data, SwNode *node), gpointer data);
+/* To be called after a write has been answered: what could not be made stale before. */
+void sw_overlay_written(SwOverlay *overlay, SwHandle *handle);
 
 /* ---- directories */
 

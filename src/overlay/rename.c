@@ -193,6 +193,8 @@ static void locks_follow(const Renaming *r)
         return;
     sw_lock_removed(r->ov, r->caller, r->old_parent, r->old_name);
     sw_lock_removed(r->ov, r->caller, r->new_parent, r->new_name);
+    if (!(r->flags & RENAME_EXCHANGE))
+        sw_file_locks_renamed(r->ov, r->old_parent, r->old_name, r->new_parent, r->new_name);
 }
 
 int sw_overlay_rename(SwOverlay *ov, const SwCaller *caller, SwNode *old_parent, const char *old_name,

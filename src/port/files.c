@@ -204,6 +204,13 @@ static int file_try_flock(SwPort *port, int fd)
     return sw_result(TEMP_FAILURE_RETRY(flock(fd, LOCK_EX | LOCK_NB)));
 }
 
+static int file_ofd_lock(SwPort *port, int fd, int command, struct flock *lock)
+{
+    int r = (int)sw_result(TEMP_FAILURE_RETRY(fcntl(fd, command, lock)));
+
+    return r == -EACCES ? -EAGAIN : r;
+}
+
 static void bind_names(SwPort *port)
 {
     port->openat = file_openat;
@@ -233,4 +240,5 @@ void sw_files_bind(SwPort *port)
     port->clone = file_clone;
     port->copy_range = file_copy_range;
     port->try_flock = file_try_flock;
+    port->ofd_lock = file_ofd_lock;
 }

@@ -17,6 +17,7 @@
  *  - All members may be called from any thread.  Credentials (`become`) belong to the calling thread.
  */
 
+#include <fcntl.h>
 #include <glib.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
@@ -117,6 +118,9 @@ struct SwPort {
     ssize_t (*copy_range)(SwPort *port, int from, off_t from_offset, int to, off_t to_offset, size_t size);
     /* flock(2) LOCK_EX|LOCK_NB. -EWOULDBLOCK when another open file description has it.  Ends with close. */
     int (*try_flock)(SwPort *port, int fd);
+    /* fcntl(2) F_OFD_SETLK or F_OFD_GETLK as `command` says, never waiting.  -EAGAIN when another description has it.
+     */
+    int (*ofd_lock)(SwPort *port, int fd, int command, struct flock *lock);
 
     /* ---- processes.  A pid is one of the daemon's own pid namespace.  -ESRCH: no such process. */
     int (*process)(SwPort *port, pid_t tid, SwProcess *ret_process);

@@ -418,6 +418,24 @@ def describe_process(directory):
     return "\n".join(lines)
 
 
+class Frozen:
+    """The daemon stands still for the time of the block."""
+
+    def __init__(self, host):
+        self.daemon = host.daemon
+
+    def __enter__(self):
+        self.daemon.end(signal.SIGSTOP)
+        assert eventually(self.stands_still)
+
+    def stands_still(self):
+        tasks = glob.glob("/proc/%d/task/*/status" % self.daemon.target)
+        return all("State:\tT" in read_text(task) for task in tasks)
+
+    def __exit__(self, *_):
+        self.daemon.end(signal.SIGCONT)
+
+
 class Lab:
     """Everything one test makes, and its end."""
 
@@ -502,7 +520,7 @@ class Lab:
     def leftovers(self):
         found = []
         for source in self.sources:
-            for place in ("hosts", "leases", "locks"):
+            for place in ("hosts", "leases", "locks", "carriers"):
                 found += glob.glob("%s/.safewritefs/%s/*" % (source, place))
         return found
 

@@ -1,13 +1,11 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Hosts that die, freeze and come back: heartbeat, watch, break, rejoin (C19 to C21)."""
 
-import glob
 import os
-import signal
 import time
 
 import pytest
-from harness import SLOWNESS, eventually, read_text
+from harness import SLOWNESS, Frozen, eventually
 
 LEASE = 2
 GRACE = 2  # what the contract allows on top
@@ -32,24 +30,6 @@ def is_gone(source, name, seconds=LEASE + GRACE):
 def pair(lab, source):
     options = "lease=%d" % LEASE
     return lab.host(source, "alpha", options), lab.host(source, "beta", options)
-
-
-class Frozen:
-    """The daemon stands still for the time of the block."""
-
-    def __init__(self, host):
-        self.daemon = host.daemon
-
-    def __enter__(self):
-        self.daemon.end(signal.SIGSTOP)
-        assert eventually(self.stands_still)
-
-    def stands_still(self):
-        tasks = glob.glob("/proc/%d/task/*/status" % self.daemon.target)
-        return all("State:\tT" in read_text(task) for task in tasks)
-
-    def __exit__(self, *_):
-        self.daemon.end(signal.SIGCONT)
 
 
 def test_the_living_are_left_alone(pair, source):

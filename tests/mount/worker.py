@@ -2,9 +2,11 @@
 """Runs on a host and does what the test says: a line (code, values) in, a line ("ok", result) out, as literals."""
 
 import errno
+import fcntl  # noqa: F401
 import os
 import signal  # noqa: F401  what is sent here may use these
 import stat  # noqa: F401
+import struct  # noqa: F401
 import sys  # noqa: F401
 import time
 import traceback

@@ -29,7 +29,7 @@ static void only_these(Sim *sim, const char *below, const char *const *allowed)
 
 void sim_disk_litter(Sim *sim, const char *const *names)
 {
-    static const char *const control[] = {"format", "hosts", "leases", "locks", "salvage", NULL};
+    static const char *const control[] = {"format", "hosts", "leases", "locks", "carriers", "salvage", NULL};
     static const char *const none[] = {NULL};
 
     only_these(sim, "", names);

@@ -456,7 +456,7 @@ int sim_close(SimHost *host, SimProcess *process, int fd)
     int r;
 
     g_array_remove_index(process->fds, (guint)(closing - &g_array_index(process->fds, SimDescriptor, 0)));
-    r = (int)answer(host, sw_overlay_flush(host->overlay, &caller, file->handle, TRUE));
+    r = (int)answer(host, sw_overlay_flush(host->overlay, &caller, file->handle, process->pid, TRUE));
     if (--file->refs == 0) /* whatever it says, nobody hears of it */
         sw_ignore(sw_overlay_release(host->overlay, file->handle, TRUE));
     return r;

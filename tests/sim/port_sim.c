@@ -511,6 +511,13 @@ static int sim_try_flock(SwPort *port, int fd)
     return (int)(r ? r : done(port, real(port)->try_flock(real(port), fd)));
 }
 
+static int sim_ofd_lock(SwPort *port, int fd, int command, struct flock *lock)
+{
+    gssize r = refused(port, "ofd_lock", "", MAY_FAIL);
+
+    return (int)(r ? r : done(port, real(port)->ofd_lock(real(port), fd, command, lock)));
+}
+
 /* ---- processes: what /proc would tell, without fault and without being counted */
 
 void sim_processes_init(SimProcesses *processes)
@@ -766,6 +773,7 @@ static void bind_names(SwPort *port)
     port->clone = sim_clone;
     port->copy_range = sim_copy_range;
     port->try_flock = sim_try_flock;
+    port->ofd_lock = sim_ofd_lock;
 }
 
 static void bind_rest(SwPort *port)

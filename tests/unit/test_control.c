@@ -42,7 +42,7 @@ static void makes_all_of_it(void **state)
     assert_int_equal(mode_of(at(f, HOSTS "/%s", sw_control_host_id(control))), root ? 0755 : 0700);
     assert_int_equal(mode_of(at(f, HOSTS "/%s/stage/7", sw_control_host_id(control))), root ? 01777 : 0700);
     assert_true(exists(at(f, HOSTS "/%s/record", sw_control_host_id(control))));
-    assert_int_equal(count_names(at(f, ".safewritefs"), ""), 5);
+    assert_int_equal(count_names(at(f, ".safewritefs"), ""), 6);
     sw_control_close(control);
     assert_int_equal(count_names(at(f, HOSTS), ""), 0);
     sw_control_close(NULL);
@@ -89,7 +89,7 @@ static void many_start_at_once(void **state)
         assert_int_equal(status, 0);
     }
     assert_int_equal(count_names(at(f, HOSTS), ""), 0);
-    assert_int_equal(count_names(at(f, ".safewritefs"), ""), 5);
+    assert_int_equal(count_names(at(f, ".safewritefs"), ""), 6);
 }
 
 static void refuses_what_is_no_directory(void **state)
