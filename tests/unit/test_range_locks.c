@@ -89,7 +89,7 @@ static void test_neighbours_join(void **state)
     sw_range_locks_clear(&locks);
 }
 
-/* What this host has on the carrier is the strongest that anybody here has (K3). */
+/* What this host has on the carrier is the strongest that anybody here has (K2). */
 static void test_strongest_of_all(void **state)
 {
     SwRangeLocks locks;
