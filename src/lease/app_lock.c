@@ -11,6 +11,7 @@
 
 #include "app_lock.h"
 
+#include "../core/course.h"
 #include "control_internal.h"
 
 #include <errno.h>
@@ -251,18 +252,6 @@ static int drop_record(SwControl *control, const char *name)
     return r;
 }
 
-/* The lock of a record that binds nobody, and then the record. */
-static int end_judged(SwControl *control, const char *name, const char *text, const struct timespec *since)
-{
-    SwLockText says;
-    Judged judged = {.control = control, .says = &says, .since = *since};
-    int r = parse_record(name, text, &says) ? end_object_by_path(&judged) : 0;
-
-    if (r == 0)
-        r = drop_record(control, name);
-    return r == -ENOENT ? 0 : r;
-}
-
 /* ---- breaking [L4] */
 
 enum { ABANDONED = 1, ABANDONED_BY_US };
@@ -298,30 +287,85 @@ static void check_breaker(SwControl *control, const char *name)
         (void)drop_record(control, name);
 }
 
-/* 0: `judged` stands there no more; -EAGAIN: look again. */
-static int break_record(SwControl *control, const char *name, const char *judged)
+/* One record whose host is gone. */
+typedef struct {
+    SwControl *control;
+    const char *name, *judged;
+    struct timespec since; /* it was made then */
+} Break;
+
+/* 0: locks/<name>.break is ours; -EAGAIN: look again. */
+static int make_breaker(const Break *b)
 {
+    SwControl *control = b->control;
     SwPort *port = control->port;
-    g_autofree char *breaker = g_strconcat(name, BREAKER_SUFFIX, NULL);
+    g_autofree char *breaker = g_strconcat(b->name, BREAKER_SUFFIX, NULL);
     SwLeaseText by = {.sequence = (guint32)g_atomic_int_add(&control->sequence, 1)};
-    g_autofree char *by_text = NULL, *text = NULL;
-    struct timespec since;
+    g_autofree char *text = NULL;
     int r;
 
     strcpy(by.host_id, sw_control_host_id(control));
-    by_text = sw_lease_text_format(&by);
-    r = port->symlinkat(port, by_text, control->locks, breaker);
-    if (r == -EEXIST && !link_says(port, control->locks, breaker, by_text)) {
+    text = sw_lease_text_format(&by);
+    r = port->symlinkat(port, text, control->locks, breaker);
+    if (r == 0 || link_says(port, control->locks, breaker, text))
+        return 0;
+    if (r == -EEXIST)
         check_breaker(control, breaker);
-        return -EAGAIN;
-    }
-    if (r < 0 && !link_says(port, control->locks, breaker, by_text))
-        return r;
-    r = read_record(control, name, &text, &since);
-    if (r == 0)
-        r = strcmp(text, judged) == 0 ? end_judged(control, name, text, &since) : -EAGAIN;
+    return r == -EEXIST ? -EAGAIN : r;
+}
+
+static void drop_breaker(SwControl *control, const char *name)
+{
+    g_autofree char *breaker = g_strconcat(name, BREAKER_SUFFIX, NULL);
+
     if (drop_record(control, breaker) < 0)
-        (void)port->unlinkat(port, control->locks, breaker, 0);
+        (void)control->port->unlinkat(control->port, control->locks, breaker, 0);
+}
+
+static int read_again(Break *b)
+{
+    g_autofree char *text = NULL;
+    int r = read_record(b->control, b->name, &text, &b->since);
+
+    return r < 0 ? r : strcmp(text, b->judged) == 0 ? 0 : -EAGAIN;
+}
+
+/* The lock itself, if the record makes sense. */
+static int undo(const Break *b)
+{
+    SwLockText says;
+    Judged judged = {.control = b->control, .says = &says, .since = b->since};
+
+    return parse_record(b->name, b->judged, &says) ? end_object_by_path(&judged) : 0;
+}
+
+static int take_step(gpointer data, SwStep step)
+{
+    Break *b = data;
+
+    switch (step) {
+    case SW_STEP_MARK:
+        return make_breaker(b);
+    case SW_STEP_READ_AGAIN:
+        return read_again(b);
+    case SW_STEP_UNDO:
+        return undo(b);
+    case SW_STEP_DROP:
+        return drop_record(b->control, b->name);
+    default:
+        g_assert_not_reached();
+    }
+}
+
+/* 0: `judged` stands there no more; -EAGAIN: look again. */
+static int break_record(SwControl *control, const char *name, const char *judged)
+{
+    Break b = {.control = control, .name = name, .judged = judged};
+    guint at;
+    int r = sw_course_run(sw_hold_course, SW_HOLD_JUDGED, SW_HOLD_BROKEN, take_step, &b, &at);
+
+    if (at != SW_HOLD_JUDGED)
+        drop_breaker(control, name);
     return r == -ENOENT ? 0 : r;
 }
 
@@ -508,6 +552,7 @@ static int drop_one_of(SwControl *control, const char *name, const char *host_id
     struct timespec since;
     SwLockText says;
     SwLeaseText by;
+    Break b;
     int r = read_record(control, name, &text, &since);
 
     if (r < 0)
@@ -519,7 +564,9 @@ static int drop_one_of(SwControl *control, const char *name, const char *host_id
     }
     if (sw_lock_text_parse(text, &says) < 0 || strcmp(says.host_id, host_id) != 0)
         return 0;
-    return end_judged(control, name, text, &since);
+    b = (Break){.control = control, .name = name, .judged = text, .since = since};
+    r = sw_course_run(sw_hold_course, SW_HOLD_CERTAIN, SW_HOLD_BROKEN, take_step, &b, NULL);
+    return r == -ENOENT ? 0 : r;
 }
 
 int sw_app_locks_drop_of(SwControl *control, const char *host_id)

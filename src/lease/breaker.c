@@ -8,6 +8,7 @@
  * it have one host id.  A mark whose maker can do nothing any more is dropped by the next one who comes.
  */
 
+#include "../core/course.h"
 #include "control_internal.h"
 
 #include <errno.h>
@@ -172,32 +173,55 @@ void sw_breaking_end(SwControl *control, const char *name)
     forget(control, name);
 }
 
-/* ---- one lease */
+/* ---- one lease [P14] */
 
-/* Only under the mark, where nobody else drops the link: is it still the one that was judged? */
-static int drop_judged(SwControl *control, const char *name, const char *judged)
+typedef struct {
+    SwControl *control;
+    const char *name, *judged;
+} Break;
+
+static int undo(SwControl *control, const char *text)
+{
+    SwLeaseText holder;
+
+    return sw_lease_text_parse(text, &holder) == 0 ? sw_undo_append(control, &holder) : 0;
+}
+
+/* Under the mark nobody else drops the link: is it still the one that was judged? */
+static int read_again(const Break *b)
 {
     g_autofree char *text = NULL;
-    SwLeaseText holder;
-    int r = sw_read_fresh(control, name, &text);
+    int r = sw_read_fresh(b->control, b->name, &text);
 
-    if (r < 0)
-        return r;
-    if (strcmp(text, judged) != 0)
-        return -ENOENT;
-    if (sw_lease_text_parse(text, &holder) == 0)
-        r = sw_undo_append(control, &holder);
-    return r < 0 ? r : sw_drop_lease(control, name);
+    return r < 0 ? r : strcmp(text, b->judged) == 0 ? 0 : -ENOENT;
+}
+
+static int take_step(gpointer data, SwStep step)
+{
+    const Break *b = data;
+
+    switch (step) {
+    case SW_STEP_MARK:
+        return sw_breaking_begin(b->control, b->name);
+    case SW_STEP_READ_AGAIN:
+        return read_again(b);
+    case SW_STEP_UNDO:
+        return undo(b->control, b->judged);
+    case SW_STEP_DROP:
+        return sw_drop_lease(b->control, b->name);
+    default:
+        g_assert_not_reached();
+    }
 }
 
 int sw_break_lease(SwControl *control, const char *name, const char *judged)
 {
-    int r = sw_breaking_begin(control, name);
+    Break b = {.control = control, .name = name, .judged = judged};
+    guint at;
+    int r = sw_course_run(sw_hold_course, SW_HOLD_JUDGED, SW_HOLD_BROKEN, take_step, &b, &at);
 
-    if (r < 0)
-        return r;
-    r = drop_judged(control, name, judged);
-    sw_breaking_end(control, name);
+    if (at != SW_HOLD_JUDGED)
+        sw_breaking_end(control, name);
     return r;
 }
 
@@ -217,7 +241,7 @@ int sw_break_host(SwControl *control, const char *host_id, guint64 counter, gboo
         if (r == 0 && now != counter)
             r = -EEXIST; /* it has come back just in time */
         if (r == 0)
-            r = alone ? sw_bury(control, host, host_id, "fenced") : sw_evacuate_host(control, host, host_id, "fenced");
+            r = alone ? sw_bury(control, host, host_id, "fenced") : sw_fence(control, host, host_id, "fenced");
         if (alone)
             sw_breaking_end(control, host_id);
     }

@@ -141,8 +141,10 @@ int sw_put_back(SwControl *control, int dirfd, const char *name, int stage, cons
 void sw_bury_predecessors(SwControl *control);
 /* Buries that host if it is a dead mount of this machine: 0; -EEXIST: lives, or nobody can tell; -ENOENT: gone. */
 int sw_bury_if_dead(SwControl *control, const char *host_id) G_GNUC_WARN_UNUSED_RESULT;
-/* Empties and removes stage directories and `released` of a host: from here on it can commit and release nothing. */
-int sw_evacuate_host(SwControl *control, int host, const char *host_id, const char *reason) G_GNUC_WARN_UNUSED_RESULT;
+/* Empties and removes `released` and stage directories of a host: from here on it can commit and release nothing. */
+int sw_fence(SwControl *control, int host, const char *host_id, const char *reason) G_GNUC_WARN_UNUSED_RESULT;
+/* An epoch of ours ends, and its record is closed.  Not if it is `idle`, never having held anything: its locks first. */
+int sw_leave(SwControl *control, SwEpoch *epoch, gboolean idle) G_GNUC_WARN_UNUSED_RESULT;
 /* Cuts off what a dead holder's append left torn.  Only failures that may pass are reported. */
 int sw_undo_append(SwControl *control, const SwLeaseText *lease) G_GNUC_WARN_UNUSED_RESULT;
 /* Takes leases/<name> out of reach and drops it.  The caller knows that it may. */

@@ -4,19 +4,19 @@
  * Burying dead mounts of this machine.
  *
  * A mount holds the lock on its record as long as it lives, and the kernel lets go of it when it dies; so the lock
- * being free, in the same boot, means dead [P7].  One at a time buries (breaker.c), in this order, from which fencing
- * follows [P8]:
+ * being free, in the same boot, means dead [P7].  One at a time buries (breaker.c).  The order of the steps, from which
+ * fencing follows [P8], is core/course.h's:
  *
- *   `released`        no lease released any more; by this a host that lives learns that it was given up
- *   stages            to salvage: from here a rename of one fails at the server
- *   stage directories nothing new can be staged
- *   leases            torn appends cut off, then dropped
- *   locks             of applications, moved to salvage (app_lock.c)
- *   record, directory claims of that host bind nobody any more
+ *   REMOVE_RELEASED  no lease released any more; by this a host that lives learns that it was given up
+ *   REMOVE_STAGES    to salvage: from here a rename of one fails at the server, and nothing new can be staged
+ *   DROP_LEASES      torn appends cut off, then dropped
+ *   BREAK_LOCKS      of applications, moved to salvage (app_lock.c)
+ *   REMOVE_HOST      the record, and the directory: claims of that host bind nobody any more
  *
  * A step that fails ends the burial; the record is still there, and the next one starts over.
  */
 
+#include "../core/course.h"
 #include "app_lock.h"
 #include "control_internal.h"
 
@@ -246,15 +246,13 @@ static int remove_small_dir(SwPort *port, int parent, const char *name)
     return r == -ENOENT ? 0 : r;
 }
 
-int sw_evacuate_host(SwControl *control, int host, const char *host_id, const char *reason)
+static int remove_stages(SwControl *control, int host, const char *host_id, const char *reason)
 {
     SwPort *port = control->port;
     g_autoptr(GPtrArray) workers = NULL;
-    int stage, r = remove_small_dir(port, host, "released");
+    int stage = sw_open_trusted(port, host, "stage", control->owner);
+    int r = stage;
 
-    if (r < 0)
-        return r;
-    stage = r = sw_open_trusted(port, host, "stage", control->owner);
     if (stage >= 0)
         r = sw_dir_names(port, stage, SMALL_DIR_MAX, FALSE, &workers);
     for (guint i = 0; r == 0 && i < workers->len; i++)
@@ -338,15 +336,57 @@ static int lock_dead_record(SwControl *control, int host, const char *host_id)
     return -EEXIST;
 }
 
+/* ---- the burial [P8] */
+
+typedef struct {
+    SwControl *control;
+    int host; /* hosts/<id> */
+    const char *id, *reason;
+    SwEpoch *own; /* of a mount that leaves: its own epoch */
+} Burial;
+
+static int take_step(gpointer data, SwStep step)
+{
+    const Burial *b = data;
+
+    switch (step) {
+    case SW_STEP_REMOVE_RELEASED:
+        return remove_small_dir(b->control->port, b->host, "released");
+    case SW_STEP_REMOVE_STAGES:
+        return remove_stages(b->control, b->host, b->id, b->reason);
+    case SW_STEP_DROP_LEASES:
+        return drop_leases_of(b->control, b->id);
+    case SW_STEP_BREAK_LOCKS:
+        return sw_app_locks_drop_of(b->control, b->id);
+    case SW_STEP_REMOVE_HOST:
+        return remove_host(b->control, b->host, b->id);
+    case SW_STEP_REMOVE_OWN_HOST:
+        sw_epoch_remove(b->control, b->own);
+        return 0;
+    default:
+        g_assert_not_reached();
+    }
+}
+
 int sw_bury(SwControl *control, int host, const char *host_id, const char *reason)
 {
-    int r = sw_evacuate_host(control, host, host_id, reason);
+    Burial b = {.control = control, .host = host, .id = host_id, .reason = reason};
 
-    if (r == 0)
-        r = drop_leases_of(control, host_id);
-    if (r == 0)
-        r = sw_app_locks_drop_of(control, host_id);
-    return r < 0 ? r : remove_host(control, host, host_id);
+    return sw_course_run(sw_epoch_course, SW_EPOCH_CONDEMNED, SW_EPOCH_GONE, take_step, &b, NULL);
+}
+
+int sw_fence(SwControl *control, int host, const char *host_id, const char *reason)
+{
+    Burial b = {.control = control, .host = host, .id = host_id, .reason = reason};
+
+    return sw_course_run(sw_epoch_course, SW_EPOCH_CONDEMNED, SW_EPOCH_FENCED, take_step, &b, NULL);
+}
+
+int sw_leave(SwControl *control, SwEpoch *epoch, gboolean idle)
+{
+    Burial b = {.control = control, .host = epoch->own, .id = epoch->id, .reason = "unmounted", .own = epoch};
+
+    return sw_course_run(sw_epoch_course, idle ? SW_EPOCH_IDLE : SW_EPOCH_LEAVING, SW_EPOCH_GONE, take_step, &b, NULL);
 }
 
 gboolean sw_is_dead_here(SwControl *control, const char *host_id)
