@@ -86,22 +86,8 @@ int sw_undo_append(SwControl *control, const SwLeaseText *lease)
 
 /* ---- leases of the dead */
 
-int sw_drop_lease(SwControl *control, const char *name)
-{
-    SwPort *port = control->port;
-    g_autofree char *taken = sw_control_unique(control, "dropped-");
-    int released = sw_epoch_now(control)->released;
-    int r = port->renameat(port, control->leases, name, released, taken, 0);
-
-    if (r < 0)
-        return r;
-    if (port->unlinkat(port, released, taken, 0) == -EISDIR)
-        (void)port->unlinkat(port, released, taken, AT_REMOVEDIR);
-    return 0;
-}
-
 /* Of that host, or with NULL of any that is gone. */
-static int drop_lease_of(SwControl *control, const char *name, const char *host_id)
+static int drop_lease_of(SwControl *control, const SwEpoch *by, const char *name, const char *host_id)
 {
     g_autofree char *text = NULL;
     SwLeaseText lease;
@@ -115,25 +101,26 @@ static int drop_lease_of(SwControl *control, const char *name, const char *host_
         return 0;
     if (!host_id && sw_control_host_exists(control, lease.host_id) != 0)
         return 0;
-    r = g_str_has_suffix(name, SW_MARK) ? sw_drop_mark(control, name, text) : sw_break_lease(control, name, text);
+    r = g_str_has_suffix(name, SW_MARK) ? sw_drop_mark(control, by, SW_IN_LEASES, name, text)
+                                        : sw_break_lease(control, by, name, text);
     return r == -ENOENT ? 0 : r;
 }
 
-static int drop_leases_of(SwControl *control, const char *host_id)
+static int drop_leases_of(SwControl *control, const SwEpoch *by, const char *host_id)
 {
     g_autoptr(GPtrArray) names = NULL;
     int r = sw_dir_names(control->port, control->leases, SW_HOSTS_MAX, FALSE, &names);
 
     for (guint i = 0; r == 0 && i < names->len; i++) {
         sw_control_beat_if_due(control);
-        r = drop_lease_of(control, names->pdata[i], host_id);
+        r = drop_lease_of(control, by, names->pdata[i], host_id);
     }
     return r;
 }
 
 void sw_sweep_leases(SwControl *control)
 {
-    sw_ignore(drop_leases_of(control, NULL)); /* what is left now, the next sweep finds */
+    sw_ignore(drop_leases_of(control, sw_epoch_now(control), NULL)); /* what is left now, the next sweep finds */
 }
 
 /* ---- stages of the dead */
@@ -269,11 +256,10 @@ static int remove_stages(SwControl *control, int host, const char *host_id, cons
  * The record goes out of the directory before that is removed, since NFS would leave an open file there under another
  * name; and it stays locked until both are gone.
  */
-static int remove_host(SwControl *control, int host, const char *host_id)
+static int remove_host(SwControl *control, const SwEpoch *by, int host, const char *host_id)
 {
     SwPort *port = control->port;
     g_autofree char *buried = sw_control_unique(control, "buried-");
-    int released = sw_epoch_now(control)->released;
     g_autoptr(GPtrArray) names = NULL;
     int r = sw_dir_names(port, host, SMALL_DIR_MAX, FALSE, &names);
 
@@ -281,11 +267,11 @@ static int remove_host(SwControl *control, int host, const char *host_id)
         if (strcmp(names->pdata[i], "record") != 0)
             r = port->unlinkat(port, host, names->pdata[i], 0);
     if (r == 0)
-        r = port->renameat(port, host, "record", released, buried, 0);
+        r = port->renameat(port, host, "record", by->released, buried, 0);
     if (r < 0 && r != -ENOENT) /* it died before it had one, or whoever buried it did after this */
         return r;
     r = port->unlinkat(port, control->hosts, host_id, AT_REMOVEDIR);
-    (void)port->unlinkat(port, released, buried, 0);
+    (void)port->unlinkat(port, by->released, buried, 0);
     return r;
 }
 
@@ -340,6 +326,7 @@ static int lock_dead_record(SwControl *control, int host, const char *host_id)
 
 typedef struct {
     SwControl *control;
+    const SwEpoch *by;
     int host; /* hosts/<id> */
     const char *id, *reason;
     SwEpoch *own; /* of a mount that leaves: its own epoch */
@@ -355,11 +342,11 @@ static int take_step(gpointer data, SwStep step)
     case SW_STEP_REMOVE_STAGES:
         return remove_stages(b->control, b->host, b->id, b->reason);
     case SW_STEP_DROP_LEASES:
-        return drop_leases_of(b->control, b->id);
+        return drop_leases_of(b->control, b->by, b->id);
     case SW_STEP_BREAK_LOCKS:
-        return sw_app_locks_drop_of(b->control, b->id);
+        return sw_app_locks_drop_of(b->control, b->by, b->id);
     case SW_STEP_REMOVE_HOST:
-        return remove_host(b->control, b->host, b->id);
+        return remove_host(b->control, b->by, b->host, b->id);
     case SW_STEP_REMOVE_OWN_HOST:
         sw_epoch_remove(b->control, b->own);
         return 0;
@@ -368,9 +355,9 @@ static int take_step(gpointer data, SwStep step)
     }
 }
 
-int sw_bury(SwControl *control, int host, const char *host_id, const char *reason)
+int sw_bury(SwControl *control, const SwEpoch *by, int host, const char *host_id, const char *reason)
 {
-    Burial b = {.control = control, .host = host, .id = host_id, .reason = reason};
+    Burial b = {.control = control, .by = by, .host = host, .id = host_id, .reason = reason};
 
     return sw_course_run(sw_epoch_course, SW_EPOCH_CONDEMNED, SW_EPOCH_GONE, take_step, &b, NULL);
 }
@@ -384,7 +371,8 @@ int sw_fence(SwControl *control, int host, const char *host_id, const char *reas
 
 int sw_leave(SwControl *control, SwEpoch *epoch, gboolean idle)
 {
-    Burial b = {.control = control, .host = epoch->own, .id = epoch->id, .reason = "unmounted", .own = epoch};
+    Burial b = {
+        .control = control, .by = epoch, .host = epoch->own, .id = epoch->id, .reason = "unmounted", .own = epoch};
 
     return sw_course_run(sw_epoch_course, idle ? SW_EPOCH_IDLE : SW_EPOCH_LEAVING, SW_EPOCH_GONE, take_step, &b, NULL);
 }
@@ -404,19 +392,21 @@ gboolean sw_is_dead_here(SwControl *control, const char *host_id)
 int sw_bury_if_dead(SwControl *control, const char *host_id)
 {
     SwPort *port = control->port;
+    const SwEpoch *by = sw_epoch_now(control);
     int record, host, r;
 
-    if (!sw_host_id_is_valid(host_id) || strcmp(host_id, sw_control_host_id(control)) == 0)
+    if (!sw_host_id_is_valid(host_id) || strcmp(host_id, by->id) == 0)
         return -EEXIST;
     host = sw_open_trusted(port, control->hosts, host_id, control->owner);
     if (host < 0)
         return host;
     record = r = lock_dead_record(control, host, host_id);
     if (record >= 0) {
-        r = sw_breaking_begin(control, host_id);
+        r = sw_breaking_begin(control, by, SW_IN_LEASES, host_id);
         if (r == 0) {
-            r = sw_bury(control, host, host_id, "crashed");
-            sw_breaking_end(control, host_id);
+            /* Another may have buried it before the mark was ours; then what still names it has no undertaker. */
+            r = still_there(port, host, record) ? sw_bury(control, by, host, host_id, "crashed") : -ENOENT;
+            sw_breaking_end(control, by, SW_IN_LEASES, host_id);
         }
         sw_fd_close(port, &record);
     }
