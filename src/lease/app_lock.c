@@ -512,17 +512,16 @@ static int drop_one_of(SwControl *control, const SwEpoch *by, const char *name, 
     g_autofree char *text = NULL;
     struct timespec since;
     SwLockText says;
-    SwLeaseText maker;
     Break b;
-    int r = read_record(control, name, &text, &since);
+    int r;
 
+    if (g_str_has_suffix(name, SW_MARK)) {
+        sw_sweep_mark(control, by, SW_IN_LOCKS, name);
+        return 0;
+    }
+    r = read_record(control, name, &text, &since);
     if (r < 0)
         return r == -ENOENT ? 0 : r;
-    if (g_str_has_suffix(name, SW_MARK)) {
-        if (sw_lease_text_parse(text, &maker) == 0 && strcmp(maker.host_id, host_id) == 0)
-            r = sw_drop_mark(control, by, SW_IN_LOCKS, name, text);
-        return r == -ENOENT ? 0 : r;
-    }
     if (sw_lock_text_parse(text, &says) < 0 || strcmp(says.host_id, host_id) != 0)
         return 0;
     b = (Break){.control = control, .by = by, .name = name, .judged = text, .since = since};
@@ -542,13 +541,6 @@ int sw_app_locks_drop_of(SwControl *control, const SwEpoch *by, const char *host
     return r;
 }
 
-static void sweep_mark(SwControl *control, const char *mark)
-{
-    g_autofree char *name = g_strndup(mark, strlen(mark) - strlen(SW_MARK));
-
-    sw_sweep_mark(control, sw_epoch_now(control), SW_IN_LOCKS, name);
-}
-
 void sw_app_locks_sweep(SwControl *control)
 {
     g_autoptr(GPtrArray) names = NULL;
@@ -562,10 +554,10 @@ void sw_app_locks_sweep(SwControl *control)
         g_autofree char *text = NULL;
         SwLockText says;
 
-        if (read_record(control, name, &text, NULL) < 0)
-            continue;
         if (g_str_has_suffix(name, SW_MARK))
-            sweep_mark(control, name);
+            sw_sweep_mark(control, sw_epoch_now(control), SW_IN_LOCKS, name);
+        else if (read_record(control, name, &text, NULL) < 0)
+            continue;
         else if (sw_lock_text_parse(text, &says) < 0)
             continue; /* what nobody understands is left to who wants that name */
         else if (strcmp(says.host_id, sw_control_host_id(control)) != 0 &&

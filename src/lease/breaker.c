@@ -3,9 +3,11 @@
 /*
  * One breaker at a time.
  *
- * Whoever ends the hold of another, be it a lease or a whole host, does so under leases/<name>.break, a symbolic link
- * made exclusively that names its maker [P14] [P21].  In one mount the name is also kept in memory, for two threads of
- * it have one host id.  A mark whose maker can do nothing any more is dropped by the next one who comes.
+ * Whoever ends the hold of another, be it a lease, a lock or a whole host, does so under <name>.break [P14] [P21] [L4],
+ * a directory with one entry, which is named as the epoch that made it.  It is renamed into place, which fails where
+ * one stands that is not empty.  A mark whose maker can do nothing any more is dropped by the next one who comes: that
+ * one's entry by its name, then the directory, which stays when another has put his there.  So however late a call
+ * comes, it ends nobody else's mark.  In one mount the name is also kept in memory, for two threads of it have one id.
  */
 
 #include "../core/course.h"
@@ -17,6 +19,7 @@
 #include <string.h>
 
 #define MARK_TRIES 3
+#define MAKERS_MAX 16
 #define NSEC_PER_SEC G_GINT64_CONSTANT(1000000000)
 
 /* ---- looking past the caches */
@@ -79,21 +82,18 @@ static gboolean has_stages(SwControl *control, const char *host_id)
 
 /* Can whoever made this mark do nothing any more?  Without `stage`, which goes after `released`, it can take nothing
  * away [P6]. */
-static gboolean maker_is_gone(SwControl *control, const SwEpoch *by, const char *text)
+static gboolean maker_is_gone(SwControl *control, const SwEpoch *by, const char *host_id)
 {
-    SwLeaseText maker;
     int r;
 
-    if (sw_lease_text_parse(text, &maker) < 0)
-        return TRUE;
-    if (strcmp(maker.host_id, by->id) == 0)
+    if (strcmp(host_id, by->id) == 0)
         return TRUE; /* no thread of ours is at it: one of ours that could not be dropped */
-    r = sw_control_host_exists(control, maker.host_id);
+    r = sw_control_host_exists(control, host_id);
     if (r <= 0)
         return r == 0;
-    if (!has_stages(control, maker.host_id) || sw_is_dead_here(control, maker.host_id))
+    if (!has_stages(control, host_id) || sw_is_dead_here(control, host_id))
         return TRUE;
-    sw_control_want(control, maker.host_id);
+    sw_control_want(control, host_id);
     return FALSE;
 }
 
@@ -110,51 +110,89 @@ int sw_drop_link(SwControl *control, const SwEpoch *by, SwPlace place, const cha
     return 0;
 }
 
-int sw_drop_mark(SwControl *control, const SwEpoch *by, SwPlace place, const char *mark, const char *expected)
+/* What this epoch made there, and the mark itself when it is empty: both fail on what is another's, however late. */
+static int remove_mark_of(SwControl *control, SwPlace place, const char *mark, const char *host_id)
 {
     SwPort *port = control->port;
-    g_autofree char *taken = sw_control_unique(control, "mark-");
-    g_autofree char *text = NULL;
-    int released = by->released, dirfd = place_fd(control, place);
-    int r = port->renameat(port, dirfd, mark, released, taken, 0);
+    int fd = sw_open_trusted(port, place_fd(control, place), mark, control->owner);
+    int r = fd < 0 ? fd : port->unlinkat(port, fd, host_id, 0);
+
+    sw_fd_close(port, &fd);
+    (void)port->unlinkat(port, place_fd(control, place), mark, AT_REMOVEDIR);
+    return r;
+}
+
+static int put_mark(SwControl *control, const SwEpoch *by, SwPlace place, const char *mark)
+{
+    SwPort *port = control->port;
+    g_autofree char *fresh = sw_control_unique(control, "mark-");
+    int fd, r = port->mkdirat(port, by->released, fresh, 0700);
 
     if (r < 0)
         return r;
-    r = sw_read_link(port, released, taken, &text);
-    if (r == 0 && strcmp(text, expected) != 0 && *expected) {
-        if (port->renameat(port, released, taken, dirfd, mark, RENAME_NOREPLACE) == 0)
-            return -EAGAIN;
-        /* NFS has no such rename, but link is exclusive */
-        sw_ignore(port->linkat(port, released, taken, dirfd, mark));
-        r = -EAGAIN;
-    }
-    if (port->unlinkat(port, released, taken, 0) == -EISDIR)
-        (void)port->unlinkat(port, released, taken, AT_REMOVEDIR);
-    return r == -EAGAIN ? r : 0;
+    fd = r = port->openat(port, by->released, fresh, O_RDONLY | O_DIRECTORY, 0);
+    if (fd >= 0)
+        r = port->symlinkat(port, mark, fd, by->id);
+    if (r == 0)
+        r = port->renameat(port, by->released, fresh, place_fd(control, place), mark, 0);
+    if (r < 0 && fd >= 0)
+        (void)port->unlinkat(port, fd, by->id, 0);
+    if (r < 0)
+        (void)port->unlinkat(port, by->released, fresh, AT_REMOVEDIR);
+    sw_fd_close(port, &fd);
+    return r;
+}
+
+/* Who made the mark, asked of the server; an array of one or none, unless somebody forges. */
+static int read_mark(SwControl *control, SwPlace place, const char *mark, GPtrArray **ret_makers)
+{
+    SwPort *port = control->port;
+    int fd = sw_open_trusted(port, place_fd(control, place), mark, control->owner);
+    int r = fd < 0 ? fd : sw_dir_names(port, fd, MAKERS_MAX, FALSE, ret_makers);
+
+    sw_fd_close(port, &fd);
+    return r;
+}
+
+/* 0: it binds nobody any more. */
+static int drop_harmless(SwControl *control, const SwEpoch *by, SwPlace place, const char *mark)
+{
+    g_autoptr(GPtrArray) makers = NULL;
+    int r = read_mark(control, place, mark, &makers);
+
+    if (r == -ENOENT)
+        return 0;
+    if (r == -ENOTDIR || r == -ELOOP || r == -EPERM) /* none of ours */
+        return sw_drop_link(control, by, place, mark);
+    if (r == 0 && makers->len == 0) /* dropped, but for this */
+        (void)control->port->unlinkat(control->port, place_fd(control, place), mark, AT_REMOVEDIR);
+    for (guint i = 0; r == 0 && i < makers->len; i++)
+        r = !maker_is_gone(control, by, makers->pdata[i]) ? -EAGAIN
+                                                          : remove_mark_of(control, place, mark, makers->pdata[i]);
+    return r == -ENOENT ? 0 : r;
+}
+
+/* Made, and the reply was lost; or left by a thread of this epoch that could not drop it, and none is at it now. */
+static gboolean is_ours(SwControl *control, const SwEpoch *by, SwPlace place, const char *mark)
+{
+    g_autoptr(GPtrArray) makers = NULL;
+
+    return read_mark(control, place, mark, &makers) == 0 && makers->len == 1 && strcmp(makers->pdata[0], by->id) == 0;
 }
 
 static int make_mark(SwControl *control, const SwEpoch *by, SwPlace place, const char *mark)
 {
-    SwPort *port = control->port;
-    SwLeaseText maker = {.sequence = (guint32)g_atomic_int_add(&control->sequence, 1)};
-    g_autofree char *text = NULL;
+    int r = -EAGAIN;
 
-    strcpy(maker.host_id, by->id);
-    text = sw_lease_text_format(&maker);
     for (guint i = 0; i < MARK_TRIES; i++) {
-        g_autofree char *found = NULL;
-        int r = port->symlinkat(port, text, place_fd(control, place), mark);
-
-        if (r == 0)
+        r = put_mark(control, by, place, mark);
+        if (r == 0 || is_ours(control, by, place, mark))
             return 0;
-        if (sw_read_fresh(control, place, mark, &found) == 0 && strcmp(found, text) == 0)
-            return 0; /* made, and the reply was lost */
-        if (r != -EEXIST)
+        if (r != -EEXIST && r != -ENOTEMPTY && r != -ENOTDIR)
             return r;
-        if (found && !maker_is_gone(control, by, found))
-            return -EAGAIN;
-        if (found)
-            (void)sw_drop_mark(control, by, place, mark, found);
+        r = drop_harmless(control, by, place, mark);
+        if (r < 0)
+            return r;
     }
     return -EAGAIN;
 }
@@ -195,18 +233,17 @@ void sw_breaking_end(SwControl *control, const SwEpoch *by, SwPlace place, const
 {
     g_autofree char *mark = g_strconcat(name, SW_MARK, NULL);
 
-    (void)sw_drop_link(control, by, place, mark); /* if that fails the next one finds it to be of nobody */
+    sw_ignore(remove_mark_of(control, place, mark, by->id)); /* what is left is found to be of nobody */
     forget(control, place, name);
 }
 
-void sw_sweep_mark(SwControl *control, const SwEpoch *by, SwPlace place, const char *name)
+void sw_sweep_mark(SwControl *control, const SwEpoch *by, SwPlace place, const char *mark)
 {
-    g_autofree char *mark = g_strconcat(name, SW_MARK, NULL), *found = NULL;
+    g_autofree char *name = g_strndup(mark, strlen(mark) - strlen(SW_MARK));
 
     if (!enter(control, place, name))
         return;
-    if (sw_read_fresh(control, place, mark, &found) == 0 && maker_is_gone(control, by, found))
-        (void)sw_drop_mark(control, by, place, mark, found);
+    sw_ignore(drop_harmless(control, by, place, mark)); /* the next one comes by */
     forget(control, place, name);
 }
 

@@ -181,11 +181,8 @@ int sw_host_counter(SwControl *control, int host, guint64 *ret_counter) G_GNUC_W
 /* Makes <name>.break ours until the end; -EAGAIN while it is another's. */
 int sw_breaking_begin(SwControl *control, const SwEpoch *by, SwPlace place, const char *name) G_GNUC_WARN_UNUSED_RESULT;
 void sw_breaking_end(SwControl *control, const SwEpoch *by, SwPlace place, const char *name);
-/* Drops the mark of somebody who can do nothing any more, if it still says what was expected: another may have dropped
- * that one meanwhile, and made its own (-EAGAIN). */
-int sw_drop_mark(SwControl *control, const SwEpoch *by, SwPlace place, const char *mark, const char *expected);
-/* Drops <name>.break if whoever made it can do nothing any more. */
-void sw_sweep_mark(SwControl *control, const SwEpoch *by, SwPlace place, const char *name);
+/* Drops the mark of that name if whoever made it can do nothing any more. */
+void sw_sweep_mark(SwControl *control, const SwEpoch *by, SwPlace place, const char *mark);
 /* Ends the hold that `judged` tells of.  0; -ENOENT: something else stands there now; -EAGAIN: look again later. */
 int sw_break_lease(SwControl *control, const SwEpoch *by, const char *name,
                    const char *judged) G_GNUC_WARN_UNUSED_RESULT;

@@ -91,8 +91,13 @@ static int drop_lease_of(SwControl *control, const SwEpoch *by, const char *name
 {
     g_autofree char *text = NULL;
     SwLeaseText lease;
-    int r = sw_read_link(control->port, control->leases, name, &text);
+    int r;
 
+    if (g_str_has_suffix(name, SW_MARK)) {
+        sw_sweep_mark(control, by, SW_IN_LEASES, name);
+        return 0;
+    }
+    r = sw_read_link(control->port, control->leases, name, &text);
     if (r == -ENOENT || r == -EINVAL || r == -EMSGSIZE)
         return 0;
     if (r < 0)
@@ -101,8 +106,7 @@ static int drop_lease_of(SwControl *control, const SwEpoch *by, const char *name
         return 0;
     if (!host_id && sw_control_host_exists(control, lease.host_id) != 0)
         return 0;
-    r = g_str_has_suffix(name, SW_MARK) ? sw_drop_mark(control, by, SW_IN_LEASES, name, text)
-                                        : sw_break_lease(control, by, name, text);
+    r = sw_break_lease(control, by, name, text);
     return r == -ENOENT ? 0 : r;
 }
 
@@ -210,10 +214,22 @@ static int evacuate_stage_dir(SwControl *control, int stage, const char *worker,
     return r == -ENOENT ? 0 : r;
 }
 
-/* Removes a directory of plain entries that only daemons write. */
-static int remove_small_dir(SwPort *port, int parent, const char *name)
+/* A mark that was not put in its place. */
+static void remove_unput(SwPort *port, int released, const char *name)
 {
-    int fd = port->openat(port, parent, name, OPEN_DIR, 0);
+    g_autoptr(GPtrArray) names = NULL;
+    int fd = port->openat(port, released, name, OPEN_DIR, 0);
+
+    if (fd >= 0 && sw_dir_names(port, fd, SMALL_DIR_MAX, FALSE, &names) == 0)
+        for (guint i = 0; i < names->len; i++)
+            (void)port->unlinkat(port, fd, names->pdata[i], 0);
+    sw_fd_close(port, &fd);
+    (void)port->unlinkat(port, released, name, AT_REMOVEDIR);
+}
+
+static int remove_released(SwPort *port, int parent)
+{
+    int fd = port->openat(port, parent, "released", OPEN_DIR, 0);
     int r = fd;
 
     if (fd < 0)
@@ -223,9 +239,10 @@ static int remove_small_dir(SwPort *port, int parent, const char *name)
 
         r = sw_dir_names(port, fd, SMALL_DIR_MAX, FALSE, &names);
         for (guint i = 0; r == 0 && i < names->len; i++)
-            (void)port->unlinkat(port, fd, names->pdata[i], 0);
+            if (port->unlinkat(port, fd, names->pdata[i], 0) == -EISDIR)
+                remove_unput(port, fd, names->pdata[i]);
         if (r == 0)
-            r = port->unlinkat(port, parent, name, AT_REMOVEDIR);
+            r = port->unlinkat(port, parent, "released", AT_REMOVEDIR);
         if (r != -ENOTEMPTY)
             break;
     }
@@ -338,7 +355,7 @@ static int take_step(gpointer data, SwStep step)
 
     switch (step) {
     case SW_STEP_REMOVE_RELEASED:
-        return remove_small_dir(b->control->port, b->host, "released");
+        return remove_released(b->control->port, b->host);
     case SW_STEP_REMOVE_STAGES:
         return remove_stages(b->control, b->host, b->id, b->reason);
     case SW_STEP_DROP_LEASES:
