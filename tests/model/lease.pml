@@ -50,6 +50,7 @@ inline break_lease(h, e, judged)
 				:: CAN_TAKE(BY(h, e)) && lease != 0 ->
 					robbed[lease - 1] = 1;
 					lease = 0
+				:: CAN_TAKE(BY(h, e)) && lease == 0
 				:: else -> failed = 1
 				fi
 			}
@@ -63,6 +64,7 @@ inline break_lease(h, e, judged)
 	:: lgot -> drop_own_mark(h, e, lease_mark, busy_lease[h])
 	:: else
 	fi;
+	failed = (failed && hstep != STEP_READ_AGAIN); /* another hold is no failure: that one has ended */
 	hat = 0; hstep = 0; hnext = 0; lgot = 0
 }
 
@@ -274,7 +276,7 @@ init
 #else
 		run Worker(0);
 		run Worker(2);
-		run Breaker(1, 1, ANYBODY);
+		run Breaker(1, 1, 0);
 		run Breaker(2, 2, ANYBODY);
 		run Keeper(1)
 #endif

@@ -76,6 +76,7 @@ inline break_record(h, e, judged, from)
 					assert(record == judged);
 					record = 0;
 					stood = 0
+				:: CAN_TAKE(BY(h, e)) && record == 0
 				:: else -> failed = 1
 				fi
 			}
@@ -295,7 +296,7 @@ init
 #else
 		run Program(0);
 		run Program(2);
-		run Breaker(1, 1, ANYBODY);
+		run Breaker(1, 1, 0);
 		run Breaker(2, 2, ANYBODY);
 		run Keeper(1)
 #endif
