@@ -11,6 +11,7 @@
 
 #include "app_lock.h"
 
+#include "../core/course.h"
 #include "control_internal.h"
 
 #include <errno.h>
@@ -20,7 +21,6 @@
 
 #define BEGIN_TRIES 8
 #define BEGIN_PAUSE_US (2 * G_TIME_SPAN_MILLISECOND) /* a living host removes the record right after the lock */
-#define BREAKER_SUFFIX ".break"
 #define RELEASED_NAMES 64
 #define KEY_SIZE 17
 
@@ -45,6 +45,7 @@ void sw_app_lock_clear(SwAppLock *lock)
 
 typedef struct {
     SwControl *control;
+    const SwEpoch *by; /* in which we act */
     const SwLockText *says;
     struct timespec since; /* the record was made then */
 } Judged;
@@ -98,54 +99,56 @@ static gboolean is_that_lock(const Judged *judged, int dirfd, const char *name, 
     return little;
 }
 
-static int rename_as(SwControl *control, const SwCred *cred, int dirfd, const char *name, const char *taken)
+static int rename_as(const Judged *judged, const SwCred *cred, int dirfd, const char *name, const char *taken)
 {
-    SwPort *port = control->port;
+    SwPort *port = judged->control->port;
     int r = port->become(port, cred);
 
     if (r == 0)
-        r = port->renameat(port, dirfd, name, sw_control_stage_dir(control, 0), taken, 0);
+        r = port->renameat(port, dirfd, name, sw_epoch_stage_dir(judged->by, 0), taken, 0);
     (void)port->become(port, NULL);
     return r;
 }
 
 /* Among our stages, where a fenced host cannot put it any more.  The owner's groups are not known, so whoever owns the
  * directory may have to do it. */
-static int take_object(SwControl *control, int dirfd, const char *name, const struct stat *st, const char *taken)
+static int take_object(const Judged *judged, int dirfd, const char *name, const struct stat *st, const char *taken)
 {
-    SwPort *port = control->port;
+    SwPort *port = judged->control->port;
+    int stage = sw_epoch_stage_dir(judged->by, 0);
     SwCred owner = {.uid = st->st_uid, .gid = st->st_gid};
     struct stat dir, now;
-    int r = rename_as(control, &owner, dirfd, name, taken);
+    int r = rename_as(judged, &owner, dirfd, name, taken);
 
     if ((r == -EACCES || r == -EPERM) && port->statat(port, dirfd, "", &dir) == 0) {
         SwCred host = {.uid = dir.st_uid, .gid = dir.st_gid};
 
-        r = rename_as(control, &host, dirfd, name, taken);
+        r = rename_as(judged, &host, dirfd, name, taken);
     }
     if (r == -EACCES || r == -EPERM)
-        r = rename_as(control, NULL, dirfd, name, taken);
+        r = rename_as(judged, NULL, dirfd, name, taken);
     /* Done, and the reply was lost. */
-    if (r < 0 && port->statat(port, sw_control_stage_dir(control, 0), taken, &now) == 0)
+    if (r < 0 && port->statat(port, stage, taken, &now) == 0)
         r = 0;
-    if (r == 0 && port->statat(port, sw_control_stage_dir(control, 0), taken, &now) == 0 && now.st_ino != st->st_ino)
-        return sw_put_back(control, dirfd, name, sw_control_stage_dir(control, 0), taken, &owner);
+    if (r == 0 && port->statat(port, stage, taken, &now) == 0 && now.st_ino != st->st_ino)
+        return sw_put_back(judged->control, dirfd, name, stage, taken, &owner);
     return r;
 }
 
 static int put_in_salvage(const Judged *judged, const char *taken, const struct stat *st)
 {
     SwControl *control = judged->control;
+    int stage = sw_epoch_stage_dir(judged->by, 0);
     SwCred owner = {.uid = st->st_uid, .gid = st->st_gid};
     SwSalvageInfo info = {.path = (char *)judged->says->path, .reason = (char *)"broken", .command = (char *)""};
     int r;
 
     info.pid = judged->says->pid;
     if (S_ISREG(st->st_mode))
-        return sw_salvage_put(control, sw_control_stage_dir(control, 0), taken, judged->says->host_id, &info, &owner);
-    r = sw_salvage_keep_junk(control, sw_control_stage_dir(control, 0), taken, judged->says->host_id);
+        return sw_salvage_put(control, stage, taken, judged->says->host_id, &info, &owner);
+    r = sw_salvage_keep_junk(control, stage, taken, judged->says->host_id);
     if ((r == -EACCES || r == -EPERM) && control->port->become(control->port, &owner) == 0) {
-        r = sw_salvage_keep_junk(control, sw_control_stage_dir(control, 0), taken, judged->says->host_id);
+        r = sw_salvage_keep_junk(control, stage, taken, judged->says->host_id);
         (void)control->port->become(control->port, NULL);
     }
     return r;
@@ -164,7 +167,7 @@ static int end_object(const Judged *judged, int dirfd, const char *name)
         return r == -ENOENT ? 0 : r;
     if (!is_that_lock(judged, dirfd, name, &st))
         return 0;
-    r = take_object(control, dirfd, name, &st, taken);
+    r = take_object(judged, dirfd, name, &st, taken);
     if (r < 0)
         return r == -ENOENT || r == -EEXIST || r == -EXDEV ? 0 : r;
     /* Should this fail, it lies among our stages, and goes to salvage with them. */
@@ -238,29 +241,13 @@ static gboolean parse_record(const char *name, const char *text, SwLockText *ret
 }
 
 /* Takes locks/<name> out of reach and drops it.  The caller knows that it may. */
-static int drop_record(SwControl *control, const char *name)
+static int drop_record(SwControl *control, const SwEpoch *by, const char *name)
 {
-    SwPort *port = control->port;
-    g_autofree char *taken = sw_control_unique(control, "dropped-");
-    int r = port->renameat(port, control->locks, name, sw_epoch_now(control)->released, taken, 0);
+    int r = sw_drop_link(control, by, SW_IN_LOCKS, name);
 
     if (r == -ENOSPC || r == -EDQUOT) /* no room for a name: then it goes here, where its text was just read */
-        r = port->unlinkat(port, control->locks, name, 0);
-    else if (r == 0 && port->unlinkat(port, sw_epoch_now(control)->released, taken, 0) == -EISDIR)
-        (void)port->unlinkat(port, sw_epoch_now(control)->released, taken, AT_REMOVEDIR);
+        r = control->port->unlinkat(control->port, control->locks, name, 0);
     return r;
-}
-
-/* The lock of a record that binds nobody, and then the record. */
-static int end_judged(SwControl *control, const char *name, const char *text, const struct timespec *since)
-{
-    SwLockText says;
-    Judged judged = {.control = control, .says = &says, .since = *since};
-    int r = parse_record(name, text, &says) ? end_object_by_path(&judged) : 0;
-
-    if (r == 0)
-        r = drop_record(control, name);
-    return r == -ENOENT ? 0 : r;
 }
 
 /* ---- breaking [L4] */
@@ -268,76 +255,93 @@ static int end_judged(SwControl *control, const char *name, const char *text, co
 enum { ABANDONED = 1, ABANDONED_BY_US };
 
 /* May the hold that `text` tells of be ended?  0: it has been; -EBUSY: its host lives. */
-static int is_abandoned(SwControl *control, const char *text, gboolean breaker)
+static int is_abandoned(SwControl *control, const SwEpoch *by, const char *text)
 {
-    char host_id[SW_HOST_ID_MAX + 1];
-    SwLeaseText by;
     SwLockText says;
-    int r = breaker ? sw_lease_text_parse(text, &by) : sw_lock_text_parse(text, &says);
+    int r;
 
-    if (r < 0)
+    if (sw_lock_text_parse(text, &says) < 0)
         return ABANDONED;
-    strcpy(host_id, breaker ? by.host_id : says.host_id);
-    if (strcmp(host_id, sw_control_host_id(control)) == 0)
-        return breaker ? -EBUSY : ABANDONED_BY_US;
-    r = sw_control_host_exists(control, host_id);
+    if (strcmp(says.host_id, by->id) == 0)
+        return ABANDONED_BY_US;
+    r = sw_control_host_exists(control, says.host_id);
     if (r <= 0)
         return r < 0 ? r : ABANDONED;
-    if (sw_bury_if_dead(control, host_id) == 0)
+    if (sw_bury_if_dead(control, says.host_id) == 0)
         return 0;
-    sw_control_want(control, host_id);
+    sw_control_want(control, says.host_id);
     return -EBUSY;
 }
 
-/* Another breaker is at it, or died doing so. */
-static void check_breaker(SwControl *control, const char *name)
+/* One record whose host is gone. */
+typedef struct {
+    SwControl *control;
+    const SwEpoch *by; /* in which we act */
+    const char *name, *judged;
+    struct timespec since; /* it was made then */
+} Break;
+
+static int read_again(Break *b)
 {
     g_autofree char *text = NULL;
+    int r = read_record(b->control, b->name, &text, &b->since);
 
-    if (read_record(control, name, &text, NULL) == 0 && is_abandoned(control, text, TRUE) == ABANDONED)
-        (void)drop_record(control, name);
+    return r < 0 ? r : strcmp(text, b->judged) == 0 ? 0 : -EAGAIN;
+}
+
+/* The lock itself, if the record makes sense. */
+static int undo(const Break *b)
+{
+    SwLockText says;
+    Judged judged = {.control = b->control, .by = b->by, .says = &says, .since = b->since};
+
+    return parse_record(b->name, b->judged, &says) ? end_object_by_path(&judged) : 0;
+}
+
+static int take_step(gpointer data, SwStep step)
+{
+    Break *b = data;
+
+    switch (step) {
+    case SW_STEP_MARK:
+        return sw_breaking_begin(b->control, b->by, SW_IN_LOCKS, b->name);
+    case SW_STEP_READ_AGAIN:
+        return read_again(b);
+    case SW_STEP_UNDO:
+        return undo(b);
+    case SW_STEP_DROP:
+        return drop_record(b->control, b->by, b->name);
+    default:
+        g_assert_not_reached();
+    }
 }
 
 /* 0: `judged` stands there no more; -EAGAIN: look again. */
-static int break_record(SwControl *control, const char *name, const char *judged)
+static int break_record(SwControl *control, const SwEpoch *by, const char *name, const char *judged)
 {
-    SwPort *port = control->port;
-    g_autofree char *breaker = g_strconcat(name, BREAKER_SUFFIX, NULL);
-    SwLeaseText by = {.sequence = (guint32)g_atomic_int_add(&control->sequence, 1)};
-    g_autofree char *by_text = NULL, *text = NULL;
-    struct timespec since;
-    int r;
+    Break b = {.control = control, .by = by, .name = name, .judged = judged};
+    guint at;
+    int r = sw_course_run(sw_hold_course, SW_HOLD_JUDGED, SW_HOLD_BROKEN, take_step, &b, &at);
 
-    strcpy(by.host_id, sw_control_host_id(control));
-    by_text = sw_lease_text_format(&by);
-    r = port->symlinkat(port, by_text, control->locks, breaker);
-    if (r == -EEXIST && !link_says(port, control->locks, breaker, by_text)) {
-        check_breaker(control, breaker);
-        return -EAGAIN;
-    }
-    if (r < 0 && !link_says(port, control->locks, breaker, by_text))
-        return r;
-    r = read_record(control, name, &text, &since);
-    if (r == 0)
-        r = strcmp(text, judged) == 0 ? end_judged(control, name, text, &since) : -EAGAIN;
-    if (drop_record(control, breaker) < 0)
-        (void)port->unlinkat(port, control->locks, breaker, 0);
+    if (at != SW_HOLD_JUDGED)
+        sw_breaking_end(control, by, SW_IN_LOCKS, name);
     return r == -ENOENT ? 0 : r;
 }
 
 /* 0: nothing stands at the record's name any more, or something else; -EBUSY: who holds it lives. */
 static int contend(SwControl *control, const char *name, char **ret_text)
 {
+    const SwEpoch *by = sw_epoch_now(control);
     g_autofree char *text = NULL;
     int r = read_record(control, name, &text, NULL);
 
     if (r < 0)
         return r == -ENOENT ? 0 : r;
-    r = is_abandoned(control, text, FALSE);
+    r = is_abandoned(control, by, text);
     if (r == ABANDONED)
-        r = break_record(control, name, text);
+        r = break_record(control, by, name, text);
     else if (r == ABANDONED_BY_US) /* nobody here knows of it: a release that did not work, after the lock had gone */
-        r = drop_record(control, name);
+        r = drop_record(control, by, name);
     if (r == -ENOENT)
         r = 0;
     if (ret_text)
@@ -457,19 +461,20 @@ gboolean sw_app_lock_is_ours(SwControl *control, const SwAppLock *lock)
 
 void sw_app_lock_overrule(SwControl *control, guint64 dir_ino, const char *name)
 {
+    const SwEpoch *by = sw_epoch_now(control);
     g_autofree char *text = NULL;
     char key[KEY_SIZE];
 
     key_name(sw_lock_key(dir_ino, name), key);
     if (control->port->become(control->port, NULL) == 0 && read_record(control, key, &text, NULL) == 0 &&
         is_of_this_name(text, dir_ino, name))
-        (void)drop_record(control, key);
+        (void)drop_record(control, by, key);
 }
 
 int sw_app_lock_break(SwControl *control, const SwAppLock *lock, int dirfd, const char *name)
 {
     SwPort *port = control->port;
-    Judged judged = {.control = control, .says = &lock->says};
+    Judged judged = {.control = control, .by = lock->epoch, .says = &lock->says};
     struct stat record;
     char key[KEY_SIZE];
     int r = port->become(port, NULL);
@@ -502,27 +507,29 @@ int sw_app_lock_holder(SwControl *control, guint64 dir_ino, const char *name)
 
 /* ---- many at once [L5] */
 
-static int drop_one_of(SwControl *control, const char *name, const char *host_id)
+static int drop_one_of(SwControl *control, const SwEpoch *by, const char *name, const char *host_id)
 {
     g_autofree char *text = NULL;
     struct timespec since;
     SwLockText says;
-    SwLeaseText by;
-    int r = read_record(control, name, &text, &since);
+    Break b;
+    int r;
 
+    if (g_str_has_suffix(name, SW_MARK)) {
+        sw_sweep_mark(control, by, SW_IN_LOCKS, name);
+        return 0;
+    }
+    r = read_record(control, name, &text, &since);
     if (r < 0)
         return r == -ENOENT ? 0 : r;
-    if (g_str_has_suffix(name, BREAKER_SUFFIX)) {
-        if (sw_lease_text_parse(text, &by) == 0 && strcmp(by.host_id, host_id) == 0)
-            r = drop_record(control, name);
-        return r == -ENOENT ? 0 : r;
-    }
     if (sw_lock_text_parse(text, &says) < 0 || strcmp(says.host_id, host_id) != 0)
         return 0;
-    return end_judged(control, name, text, &since);
+    b = (Break){.control = control, .by = by, .name = name, .judged = text, .since = since};
+    r = sw_course_run(sw_hold_course, SW_HOLD_CERTAIN, SW_HOLD_BROKEN, take_step, &b, NULL);
+    return r == -ENOENT ? 0 : r;
 }
 
-int sw_app_locks_drop_of(SwControl *control, const char *host_id)
+int sw_app_locks_drop_of(SwControl *control, const SwEpoch *by, const char *host_id)
 {
     g_autoptr(GPtrArray) names = NULL;
     int r = control->port->become(control->port, NULL);
@@ -530,7 +537,7 @@ int sw_app_locks_drop_of(SwControl *control, const char *host_id)
     if (r == 0)
         r = sw_dir_names(control->port, control->locks, SW_HOSTS_MAX, FALSE, &names);
     for (guint i = 0; r == 0 && i < names->len; i++)
-        r = drop_one_of(control, names->pdata[i], host_id);
+        r = drop_one_of(control, by, names->pdata[i], host_id);
     return r;
 }
 
@@ -547,10 +554,10 @@ void sw_app_locks_sweep(SwControl *control)
         g_autofree char *text = NULL;
         SwLockText says;
 
-        if (read_record(control, name, &text, NULL) < 0)
+        if (g_str_has_suffix(name, SW_MARK))
+            sw_sweep_mark(control, sw_epoch_now(control), SW_IN_LOCKS, name);
+        else if (read_record(control, name, &text, NULL) < 0)
             continue;
-        if (g_str_has_suffix(name, BREAKER_SUFFIX))
-            check_breaker(control, name);
         else if (sw_lock_text_parse(text, &says) < 0)
             continue; /* what nobody understands is left to who wants that name */
         else if (strcmp(says.host_id, sw_control_host_id(control)) != 0 &&

@@ -59,8 +59,8 @@ gboolean sw_app_lock_dir_is_small(SwControl *control, int dirfd, const char *nam
 /* Who holds that name?  -EBUSY: another host that lives; 0: nobody does, any more. */
 int sw_app_lock_holder(SwControl *control, guint64 dir_ino, const char *name) G_GNUC_WARN_UNUSED_RESULT;
 
-/* Ends all locks of a host that is dead: a step of its burial.  An error ends the burial. */
-int sw_app_locks_drop_of(SwControl *control, const char *host_id) G_GNUC_WARN_UNUSED_RESULT;
+/* Ends all locks of a host that is dead: a step of its burial, which we do in the epoch `by`.  An error ends it. */
+int sw_app_locks_drop_of(SwControl *control, const SwEpoch *by, const char *host_id) G_GNUC_WARN_UNUSED_RESULT;
 /* Ends those of hosts that are gone, which a burial that failed may have left. */
 void sw_app_locks_sweep(SwControl *control);
 

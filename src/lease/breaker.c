@@ -3,11 +3,14 @@
 /*
  * One breaker at a time.
  *
- * Whoever ends the hold of another, be it a lease or a whole host, does so under leases/<name>.break, a symbolic link
- * made exclusively that names its maker [P14] [P21].  In one mount the name is also kept in memory, for two threads of
- * it have one host id.  A mark whose maker can do nothing any more is dropped by the next one who comes.
+ * Whoever ends the hold of another, be it a lease, a lock or a whole host, does so under <name>.break [P14] [P21] [L4],
+ * a directory with one entry, which is named as the epoch that made it.  It is renamed into place, which fails where
+ * one stands that is not empty.  A mark whose maker can do nothing any more is dropped by the next one who comes: that
+ * one's entry by its name, then the directory, which stays when another has put his there.  So however late a call
+ * comes, it ends nobody else's mark.  In one mount the name is also kept in memory, for two threads of it have one id.
  */
 
+#include "../core/course.h"
 #include "control_internal.h"
 
 #include <errno.h>
@@ -16,14 +19,20 @@
 #include <string.h>
 
 #define MARK_TRIES 3
+#define MAKERS_MAX 16
 #define NSEC_PER_SEC G_GINT64_CONSTANT(1000000000)
 
 /* ---- looking past the caches */
 
-int sw_read_fresh(SwControl *control, const char *name, char **ret_text)
+static int place_fd(const SwControl *control, SwPlace place)
+{
+    return place == SW_IN_LEASES ? control->leases : control->locks;
+}
+
+int sw_read_fresh(SwControl *control, SwPlace place, const char *name, char **ret_text)
 {
     SwPort *port = control->port;
-    int dirfd = sw_open_fresh(control, "leases");
+    int dirfd = sw_open_fresh(control, place == SW_IN_LEASES ? "leases" : "locks");
     int r;
 
     if (dirfd < 0)
@@ -60,144 +69,234 @@ int sw_host_counter(SwControl *control, int host, guint64 *ret_counter)
 
 /* ---- the mark */
 
-static gboolean has_released(SwControl *control, const char *host_id)
+static gboolean has_stages(SwControl *control, const char *host_id)
 {
     SwPort *port = control->port;
     struct stat st;
     int host = sw_open_trusted(port, control->hosts, host_id, control->owner);
-    int r = host < 0 ? host : port->stat_fresh(port, host, "released", &st);
+    int r = host < 0 ? host : port->stat_fresh(port, host, "stage", &st);
 
     sw_fd_close(port, &host);
     return r != -ENOENT;
 }
 
-/* Can whoever made this mark do nothing any more?  Without `released` it can take nothing away [P6]. */
-static gboolean maker_is_gone(SwControl *control, const char *text)
+/* Can whoever made this mark do nothing any more?  Without `stage`, which goes after `released`, it can take nothing
+ * away [P6]. */
+static gboolean maker_is_gone(SwControl *control, const SwEpoch *by, const char *host_id)
 {
-    SwLeaseText maker;
     int r;
 
-    if (sw_lease_text_parse(text, &maker) < 0)
-        return TRUE;
-    if (strcmp(maker.host_id, sw_control_host_id(control)) == 0)
+    if (strcmp(host_id, by->id) == 0)
         return TRUE; /* no thread of ours is at it: one of ours that could not be dropped */
-    r = sw_control_host_exists(control, maker.host_id);
+    r = sw_control_host_exists(control, host_id);
     if (r <= 0)
         return r == 0;
-    if (!has_released(control, maker.host_id) || sw_is_dead_here(control, maker.host_id))
+    if (!has_stages(control, host_id) || sw_is_dead_here(control, host_id))
         return TRUE;
-    sw_control_want(control, maker.host_id);
+    sw_control_want(control, host_id);
     return FALSE;
 }
 
-int sw_drop_mark(SwControl *control, const char *mark, const char *expected)
+int sw_drop_link(SwControl *control, const SwEpoch *by, SwPlace place, const char *name)
 {
     SwPort *port = control->port;
-    g_autofree char *taken = sw_control_unique(control, "mark-");
-    g_autofree char *text = NULL;
-    int released = sw_epoch_now(control)->released;
-    int r = port->renameat(port, control->leases, mark, released, taken, 0);
+    g_autofree char *taken = sw_control_unique(control, "dropped-");
+    int r = port->renameat(port, place_fd(control, place), name, by->released, taken, 0);
 
     if (r < 0)
         return r;
-    r = sw_read_link(port, released, taken, &text);
-    if (r == 0 && strcmp(text, expected) != 0 && *expected) {
-        if (port->renameat(port, released, taken, control->leases, mark, RENAME_NOREPLACE) == 0)
-            return -EAGAIN;
-        /* NFS has no such rename, but link is exclusive */
-        sw_ignore(port->linkat(port, released, taken, control->leases, mark));
-        r = -EAGAIN;
-    }
-    if (port->unlinkat(port, released, taken, 0) == -EISDIR)
-        (void)port->unlinkat(port, released, taken, AT_REMOVEDIR);
-    return r == -EAGAIN ? r : 0;
+    if (port->unlinkat(port, by->released, taken, 0) == -EISDIR)
+        (void)port->unlinkat(port, by->released, taken, AT_REMOVEDIR);
+    return 0;
 }
 
-static int make_mark(SwControl *control, const char *mark)
+/* What this epoch made there, and the mark itself when it is empty: both fail on what is another's, however late. */
+static int remove_mark_of(SwControl *control, SwPlace place, const char *mark, const char *host_id)
 {
     SwPort *port = control->port;
-    SwLeaseText maker = {.sequence = (guint32)g_atomic_int_add(&control->sequence, 1)};
-    g_autofree char *text = NULL;
+    int fd = sw_open_trusted(port, place_fd(control, place), mark, control->owner);
+    int r = fd < 0 ? fd : port->unlinkat(port, fd, host_id, 0);
 
-    strcpy(maker.host_id, sw_control_host_id(control));
-    text = sw_lease_text_format(&maker);
+    sw_fd_close(port, &fd);
+    (void)port->unlinkat(port, place_fd(control, place), mark, AT_REMOVEDIR);
+    return r;
+}
+
+static int put_mark(SwControl *control, const SwEpoch *by, SwPlace place, const char *mark)
+{
+    SwPort *port = control->port;
+    g_autofree char *fresh = sw_control_unique(control, "mark-");
+    int fd, r = port->mkdirat(port, by->released, fresh, 0700);
+
+    if (r < 0)
+        return r;
+    fd = r = port->openat(port, by->released, fresh, O_RDONLY | O_DIRECTORY, 0);
+    if (fd >= 0)
+        r = port->symlinkat(port, mark, fd, by->id);
+    if (r == 0)
+        r = port->renameat(port, by->released, fresh, place_fd(control, place), mark, 0);
+    if (r < 0 && fd >= 0)
+        (void)port->unlinkat(port, fd, by->id, 0);
+    if (r < 0)
+        (void)port->unlinkat(port, by->released, fresh, AT_REMOVEDIR);
+    sw_fd_close(port, &fd);
+    return r;
+}
+
+/* Who made the mark, asked of the server; an array of one or none, unless somebody forges. */
+static int read_mark(SwControl *control, SwPlace place, const char *mark, GPtrArray **ret_makers)
+{
+    SwPort *port = control->port;
+    int fd = sw_open_trusted(port, place_fd(control, place), mark, control->owner);
+    int r = fd < 0 ? fd : sw_dir_names(port, fd, MAKERS_MAX, FALSE, ret_makers);
+
+    sw_fd_close(port, &fd);
+    return r;
+}
+
+/* 0: it binds nobody any more. */
+static int drop_harmless(SwControl *control, const SwEpoch *by, SwPlace place, const char *mark)
+{
+    g_autoptr(GPtrArray) makers = NULL;
+    int r = read_mark(control, place, mark, &makers);
+
+    if (r == -ENOENT)
+        return 0;
+    if (r == -ENOTDIR || r == -ELOOP || r == -EPERM) /* none of ours */
+        return sw_drop_link(control, by, place, mark);
+    if (r == 0 && makers->len == 0) /* dropped, but for this */
+        (void)control->port->unlinkat(control->port, place_fd(control, place), mark, AT_REMOVEDIR);
+    for (guint i = 0; r == 0 && i < makers->len; i++)
+        r = !maker_is_gone(control, by, makers->pdata[i]) ? -EAGAIN
+                                                          : remove_mark_of(control, place, mark, makers->pdata[i]);
+    return r == -ENOENT ? 0 : r;
+}
+
+/* Made, and the reply was lost; or left by a thread of this epoch that could not drop it, and none is at it now. */
+static gboolean is_ours(SwControl *control, const SwEpoch *by, SwPlace place, const char *mark)
+{
+    g_autoptr(GPtrArray) makers = NULL;
+
+    return read_mark(control, place, mark, &makers) == 0 && makers->len == 1 && strcmp(makers->pdata[0], by->id) == 0;
+}
+
+static int make_mark(SwControl *control, const SwEpoch *by, SwPlace place, const char *mark)
+{
+    int r = -EAGAIN;
+
     for (guint i = 0; i < MARK_TRIES; i++) {
-        g_autofree char *found = NULL;
-        int r = port->symlinkat(port, text, control->leases, mark);
-
-        if (r == 0)
+        r = put_mark(control, by, place, mark);
+        if (r == 0 || is_ours(control, by, place, mark))
             return 0;
-        if (sw_read_fresh(control, mark, &found) == 0 && strcmp(found, text) == 0)
-            return 0; /* made, and the reply was lost */
-        if (r != -EEXIST)
+        if (r != -EEXIST && r != -ENOTEMPTY && r != -ENOTDIR)
             return r;
-        if (found && !maker_is_gone(control, found))
-            return -EAGAIN;
-        if (found)
-            (void)sw_drop_mark(control, mark, found);
+        r = drop_harmless(control, by, place, mark);
+        if (r < 0)
+            return r;
     }
     return -EAGAIN;
 }
 
-static gboolean enter(SwControl *control, const char *name)
+/* Two names of one key never meet: what is in locks/ is told apart by its mark's directory. */
+static char *entry_of(SwPlace place, const char *name)
 {
-    SW_HOLD(&control->lock);
-    return g_hash_table_add(control->breaking, g_strdup(name));
+    return g_strconcat(place == SW_IN_LEASES ? "" : "locks/", name, NULL);
 }
 
-static void forget(SwControl *control, const char *name)
+static gboolean enter(SwControl *control, SwPlace place, const char *name)
 {
     SW_HOLD(&control->lock);
-    g_hash_table_remove(control->breaking, name);
+    return g_hash_table_add(control->breaking, entry_of(place, name));
 }
 
-int sw_breaking_begin(SwControl *control, const char *name)
+static void forget(SwControl *control, SwPlace place, const char *name)
+{
+    g_autofree char *entry = entry_of(place, name);
+    SW_HOLD(&control->lock);
+    g_hash_table_remove(control->breaking, entry);
+}
+
+int sw_breaking_begin(SwControl *control, const SwEpoch *by, SwPlace place, const char *name)
 {
     g_autofree char *mark = g_strconcat(name, SW_MARK, NULL);
     int r;
 
-    if (!enter(control, name))
+    if (!enter(control, place, name))
         return -EAGAIN;
-    r = make_mark(control, mark);
+    r = make_mark(control, by, place, mark);
     if (r < 0)
-        forget(control, name);
+        forget(control, place, name);
     return r;
 }
 
-void sw_breaking_end(SwControl *control, const char *name)
+void sw_breaking_end(SwControl *control, const SwEpoch *by, SwPlace place, const char *name)
 {
     g_autofree char *mark = g_strconcat(name, SW_MARK, NULL);
 
-    (void)sw_drop_lease(control, mark); /* if that fails the next one finds it to be of nobody */
-    forget(control, name);
+    sw_ignore(remove_mark_of(control, place, mark, by->id)); /* what is left is found to be of nobody */
+    forget(control, place, name);
 }
 
-/* ---- one lease */
+void sw_sweep_mark(SwControl *control, const SwEpoch *by, SwPlace place, const char *mark)
+{
+    g_autofree char *name = g_strndup(mark, strlen(mark) - strlen(SW_MARK));
 
-/* Only under the mark, where nobody else drops the link: is it still the one that was judged? */
-static int drop_judged(SwControl *control, const char *name, const char *judged)
+    if (!enter(control, place, name))
+        return;
+    sw_ignore(drop_harmless(control, by, place, mark)); /* the next one comes by */
+    forget(control, place, name);
+}
+
+/* ---- one lease [P14] */
+
+typedef struct {
+    SwControl *control;
+    const SwEpoch *by;
+    const char *name, *judged;
+} Break;
+
+static int undo(SwControl *control, const char *text)
+{
+    SwLeaseText holder;
+
+    return sw_lease_text_parse(text, &holder) == 0 ? sw_undo_append(control, &holder) : 0;
+}
+
+/* Under the mark nobody else drops the link: is it still the one that was judged? */
+static int read_again(const Break *b)
 {
     g_autofree char *text = NULL;
-    SwLeaseText holder;
-    int r = sw_read_fresh(control, name, &text);
+    int r = sw_read_fresh(b->control, SW_IN_LEASES, b->name, &text);
 
-    if (r < 0)
-        return r;
-    if (strcmp(text, judged) != 0)
-        return -ENOENT;
-    if (sw_lease_text_parse(text, &holder) == 0)
-        r = sw_undo_append(control, &holder);
-    return r < 0 ? r : sw_drop_lease(control, name);
+    return r < 0 ? r : strcmp(text, b->judged) == 0 ? 0 : -ENOENT;
 }
 
-int sw_break_lease(SwControl *control, const char *name, const char *judged)
+static int take_step(gpointer data, SwStep step)
 {
-    int r = sw_breaking_begin(control, name);
+    const Break *b = data;
 
-    if (r < 0)
-        return r;
-    r = drop_judged(control, name, judged);
-    sw_breaking_end(control, name);
+    switch (step) {
+    case SW_STEP_MARK:
+        return sw_breaking_begin(b->control, b->by, SW_IN_LEASES, b->name);
+    case SW_STEP_READ_AGAIN:
+        return read_again(b);
+    case SW_STEP_UNDO:
+        return undo(b->control, b->judged);
+    case SW_STEP_DROP:
+        return sw_drop_link(b->control, b->by, SW_IN_LEASES, b->name);
+    default:
+        g_assert_not_reached();
+    }
+}
+
+int sw_break_lease(SwControl *control, const SwEpoch *by, const char *name, const char *judged)
+{
+    Break b = {.control = control, .by = by, .name = name, .judged = judged};
+    guint at;
+    int r = sw_course_run(sw_hold_course, SW_HOLD_JUDGED, SW_HOLD_BROKEN, take_step, &b, &at);
+
+    if (at != SW_HOLD_JUDGED)
+        sw_breaking_end(control, by, SW_IN_LEASES, name);
     return r;
 }
 
@@ -206,20 +305,21 @@ int sw_break_lease(SwControl *control, const char *name, const char *judged)
 int sw_break_host(SwControl *control, const char *host_id, guint64 counter, gboolean alone)
 {
     SwPort *port = control->port;
+    const SwEpoch *by = sw_epoch_now(control);
     guint64 now = 0;
     int r, host = sw_open_trusted(port, control->hosts, host_id, control->owner);
 
     if (host < 0)
         return host;
-    r = alone ? sw_breaking_begin(control, host_id) : 0;
+    r = alone ? sw_breaking_begin(control, by, SW_IN_LEASES, host_id) : 0;
     if (r == 0) {
         r = sw_host_counter(control, host, &now);
         if (r == 0 && now != counter)
             r = -EEXIST; /* it has come back just in time */
         if (r == 0)
-            r = alone ? sw_bury(control, host, host_id, "fenced") : sw_evacuate_host(control, host, host_id, "fenced");
+            r = alone ? sw_bury(control, by, host, host_id, "fenced") : sw_fence(control, host, host_id, "fenced");
         if (alone)
-            sw_breaking_end(control, host_id);
+            sw_breaking_end(control, by, SW_IN_LEASES, host_id);
     }
     sw_fd_close(port, &host);
     return r;

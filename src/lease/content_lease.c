@@ -231,13 +231,13 @@ static int check_holder(SwContentLease *lease, Wait *wait)
     SwControl *control = lease->leases->control;
     g_autofree char *text = NULL;
     gboolean buried = FALSE;
-    int r = sw_read_fresh(control, lease->name, &text);
+    int r = sw_read_fresh(control, SW_IN_LEASES, lease->name, &text);
 
     if (r < 0)
         return r == -ENOENT ? 0 : r;
     r = is_abandoned(control, text, &buried);
     if (r == 1) {
-        r = sw_break_lease(control, lease->name, text);
+        r = sw_break_lease(control, lease->epoch, lease->name, text);
         buried = r == 0;
     }
     if (buried) {

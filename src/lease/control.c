@@ -118,15 +118,6 @@ int sw_control_open(SwPort *port, int source_fd, const char *source_path, const 
     return 0;
 }
 
-static void leave(SwControl *control, SwEpoch *epoch)
-{
-    /* Whoever holds a lock that was made through us does so no more: others may go on. */
-    if (sw_app_locks_drop_of(control, epoch->id) < 0 ||
-        sw_evacuate_host(control, epoch->own, epoch->id, "unmounted") < 0)
-        return; /* the next mount here buries us */
-    sw_epoch_remove(control, epoch);
-}
-
 void sw_control_close(SwControl *control)
 {
     SwPort *port;
@@ -135,8 +126,9 @@ void sw_control_close(SwControl *control)
         return;
     port = control->port;
     (void)port->become(port, NULL);
+    /* Whoever holds a lock that was made through us does so no more: others may go on. */
     if (control->epoch)
-        leave(control, control->epoch);
+        sw_ignore(sw_leave(control, control->epoch, FALSE)); /* else the next mount here buries us */
     while (control->epoch) {
         SwEpoch *epoch = control->epoch;
 

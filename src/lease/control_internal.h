@@ -82,7 +82,11 @@ static inline void sw_fd_close(SwPort *port, int *fd)
     *fd = -1;
 }
 
-/* The present epoch.  Ask once, and keep to it. */
+/*
+ * The present epoch.  Ask once, before the first look, and keep to it: what others have taken for dead has to stay
+ * fenced in the middle of what it was doing, though another thread of it has rejoined meanwhile [P6] [P22].  Functions
+ * that take things away are told in which epoch: `by`.
+ */
 static inline SwEpoch *sw_epoch_now(const SwControl *control)
 {
     return __atomic_load_n(&control->epoch, __ATOMIC_ACQUIRE);
@@ -146,17 +150,20 @@ int sw_put_back(SwControl *control, int dirfd, const char *name, int stage, cons
 void sw_bury_predecessors(SwControl *control);
 /* Buries that host if it is a dead mount of this machine: 0; -EEXIST: lives, or nobody can tell; -ENOENT: gone. */
 int sw_bury_if_dead(SwControl *control, const char *host_id) G_GNUC_WARN_UNUSED_RESULT;
-/* Empties and removes stage directories and `released` of a host: from here on it can commit and release nothing. */
-int sw_evacuate_host(SwControl *control, int host, const char *host_id, const char *reason) G_GNUC_WARN_UNUSED_RESULT;
+/* Empties and removes `released` and stage directories of a host: from here on it can commit and release nothing. */
+int sw_fence(SwControl *control, int host, const char *host_id, const char *reason) G_GNUC_WARN_UNUSED_RESULT;
+/* An epoch of ours ends, and its record is closed.  Not if it is `idle`, never having held anything: its locks first.
+ */
+int sw_leave(SwControl *control, SwEpoch *epoch, gboolean idle) G_GNUC_WARN_UNUSED_RESULT;
 /* Cuts off what a dead holder's append left torn.  Only failures that may pass are reported. */
 int sw_undo_append(SwControl *control, const SwLeaseText *lease) G_GNUC_WARN_UNUSED_RESULT;
-/* Takes leases/<name> out of reach and drops it.  The caller knows that it may. */
-int sw_drop_lease(SwControl *control, const char *name);
 
 /* Drops what hosts that are gone have left in leases/: calls of theirs that came late. */
 void sw_sweep_leases(SwControl *control);
-/* Buries that host, whoever knows that it is dead; only under the mark of sw_breaking_begin. */
-int sw_bury(SwControl *control, int host, const char *host_id, const char *reason) G_GNUC_WARN_UNUSED_RESULT;
+/* Buries that host, whoever knows that it is dead; only under the mark of sw_breaking_begin, and looked at after that:
+ * it still has to be there. */
+int sw_bury(SwControl *control, const SwEpoch *by, int host, const char *host_id,
+            const char *reason) G_GNUC_WARN_UNUSED_RESULT;
 /* Is it a mount of this machine that is dead? */
 gboolean sw_is_dead_here(SwControl *control, const char *host_id);
 /* The record of a host: -EBADMSG unless it is one of the expected owner. */
@@ -164,21 +171,26 @@ int sw_read_record(SwControl *control, int fd, SwHostRecord *ret_record) G_GNUC_
 
 /* ---- breaker.c */
 
-/* What leases/<name> says at the server; "" for what is no link of ours. */
-int sw_read_fresh(SwControl *control, const char *name, char **ret_text) G_GNUC_WARN_UNUSED_RESULT;
+/* Where links are that others may have to end, and the marks beside them. */
+typedef enum { SW_IN_LEASES, SW_IN_LOCKS } SwPlace;
+
+/* What that link says at the server; "" for what is no link of ours. */
+int sw_read_fresh(SwControl *control, SwPlace place, const char *name, char **ret_text) G_GNUC_WARN_UNUSED_RESULT;
+/* Takes the link out of reach and drops it.  The caller knows that it may. */
+int sw_drop_link(SwControl *control, const SwEpoch *by, SwPlace place, const char *name);
 /*
  * The heartbeat of the host whose directory is `host`, asked of the server; 0 when it has no record.  -ENOENT: the host
  * is gone; -EEXIST: its record is none that we believe.
  */
 int sw_host_counter(SwControl *control, int host, guint64 *ret_counter) G_GNUC_WARN_UNUSED_RESULT;
-/* Makes leases/<name>.break ours until the end; -EAGAIN while it is another's. */
-int sw_breaking_begin(SwControl *control, const char *name) G_GNUC_WARN_UNUSED_RESULT;
-void sw_breaking_end(SwControl *control, const char *name);
-/* Drops the mark of somebody who can do nothing any more, if it still says what was expected: another may have dropped
- * that one meanwhile, and made its own (-EAGAIN). */
-int sw_drop_mark(SwControl *control, const char *mark, const char *expected);
+/* Makes <name>.break ours until the end; -EAGAIN while it is another's. */
+int sw_breaking_begin(SwControl *control, const SwEpoch *by, SwPlace place, const char *name) G_GNUC_WARN_UNUSED_RESULT;
+void sw_breaking_end(SwControl *control, const SwEpoch *by, SwPlace place, const char *name);
+/* Drops the mark of that name if whoever made it can do nothing any more. */
+void sw_sweep_mark(SwControl *control, const SwEpoch *by, SwPlace place, const char *mark);
 /* Ends the hold that `judged` tells of.  0; -ENOENT: something else stands there now; -EAGAIN: look again later. */
-int sw_break_lease(SwControl *control, const char *name, const char *judged) G_GNUC_WARN_UNUSED_RESULT;
+int sw_break_lease(SwControl *control, const SwEpoch *by, const char *name,
+                   const char *judged) G_GNUC_WARN_UNUSED_RESULT;
 /*
  * Fences and buries a host that was silent for its lease, if its heartbeat still is `counter`: -EEXIST if not, -EAGAIN
  * while another does.  Not `alone`: only fences it, which any number may do at once; for a host whose breaker is silent

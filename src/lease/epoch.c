@@ -13,6 +13,7 @@
  * stay open: what is still under way with them fails at the server, because the directories are removed.
  */
 
+#include "../core/course.h"
 #include "control_internal.h"
 
 #include <errno.h>
@@ -160,25 +161,42 @@ void sw_epoch_remove(SwControl *control, SwEpoch *epoch)
 /* It never was anybody's: nothing is in it but directories. */
 static void undo_claim(SwControl *control, SwEpoch *epoch)
 {
-    if (epoch->own >= 0 && sw_evacuate_host(control, epoch->own, epoch->id, "unmounted") == 0)
-        sw_epoch_remove(control, epoch);
+    if (epoch->own >= 0)
+        sw_ignore(sw_leave(control, epoch, TRUE)); /* else it is found to be of nobody */
     sw_epoch_free(control, epoch);
+}
+
+typedef struct {
+    SwControl *control;
+    SwEpoch *epoch;
+} Claim;
+
+static int take_step(gpointer data, SwStep step)
+{
+    const Claim *c = data;
+
+    switch (step) {
+    case SW_STEP_MAKE_DIR:
+        return make_own_dir(c->control, c->epoch);
+    case SW_STEP_PUT_RECORD:
+        return write_record(c->control, c->epoch);
+    case SW_STEP_MAKE_RELEASED:
+        return make_dir(c->control->port, c->epoch->own, "released", 0700, &c->epoch->released);
+    case SW_STEP_MAKE_STAGES:
+        return make_stage_dirs(c->control, c->epoch);
+    default:
+        g_assert_not_reached();
+    }
 }
 
 int sw_epoch_claim(SwControl *control)
 {
     SwEpoch *epoch = epoch_new();
+    Claim claim = {.control = control, .epoch = epoch};
     int r;
 
     __atomic_store_n(&control->beat_us, control->port->now_us(control->port), __ATOMIC_RELEASE);
-    r = make_own_dir(control, epoch);
-
-    if (r == 0)
-        r = write_record(control, epoch);
-    if (r == 0)
-        r = make_dir(control->port, epoch->own, "released", 0700, &epoch->released);
-    if (r == 0)
-        r = make_stage_dirs(control, epoch);
+    r = sw_course_run(sw_epoch_course, SW_EPOCH_UNCLAIMED, SW_EPOCH_ALIVE, take_step, &claim, NULL);
     if (r < 0) {
         undo_claim(control, epoch);
         return r;

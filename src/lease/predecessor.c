@@ -4,19 +4,19 @@
  * Burying dead mounts of this machine.
  *
  * A mount holds the lock on its record as long as it lives, and the kernel lets go of it when it dies; so the lock
- * being free, in the same boot, means dead [P7].  One at a time buries (breaker.c), in this order, from which fencing
- * follows [P8]:
+ * being free, in the same boot, means dead [P7].  One at a time buries (breaker.c).  The order of the steps, from which
+ * fencing follows [P8], is core/course.h's:
  *
- *   `released`        no lease released any more; by this a host that lives learns that it was given up
- *   stages            to salvage: from here a rename of one fails at the server
- *   stage directories nothing new can be staged
- *   leases            torn appends cut off, then dropped
- *   locks             of applications, moved to salvage (app_lock.c)
- *   record, directory claims of that host bind nobody any more
+ *   REMOVE_RELEASED  no lease released any more; by this a host that lives learns that it was given up
+ *   REMOVE_STAGES    to salvage: from here a rename of one fails at the server, and nothing new can be staged
+ *   DROP_LEASES      torn appends cut off, then dropped
+ *   BREAK_LOCKS      of applications, moved to salvage (app_lock.c)
+ *   REMOVE_HOST      the record, and the directory: claims of that host bind nobody any more
  *
  * A step that fails ends the burial; the record is still there, and the next one starts over.
  */
 
+#include "../core/course.h"
 #include "app_lock.h"
 #include "control_internal.h"
 
@@ -86,27 +86,18 @@ int sw_undo_append(SwControl *control, const SwLeaseText *lease)
 
 /* ---- leases of the dead */
 
-int sw_drop_lease(SwControl *control, const char *name)
-{
-    SwPort *port = control->port;
-    g_autofree char *taken = sw_control_unique(control, "dropped-");
-    int released = sw_epoch_now(control)->released;
-    int r = port->renameat(port, control->leases, name, released, taken, 0);
-
-    if (r < 0)
-        return r;
-    if (port->unlinkat(port, released, taken, 0) == -EISDIR)
-        (void)port->unlinkat(port, released, taken, AT_REMOVEDIR);
-    return 0;
-}
-
 /* Of that host, or with NULL of any that is gone. */
-static int drop_lease_of(SwControl *control, const char *name, const char *host_id)
+static int drop_lease_of(SwControl *control, const SwEpoch *by, const char *name, const char *host_id)
 {
     g_autofree char *text = NULL;
     SwLeaseText lease;
-    int r = sw_read_link(control->port, control->leases, name, &text);
+    int r;
 
+    if (g_str_has_suffix(name, SW_MARK)) {
+        sw_sweep_mark(control, by, SW_IN_LEASES, name);
+        return 0;
+    }
+    r = sw_read_link(control->port, control->leases, name, &text);
     if (r == -ENOENT || r == -EINVAL || r == -EMSGSIZE)
         return 0;
     if (r < 0)
@@ -115,25 +106,25 @@ static int drop_lease_of(SwControl *control, const char *name, const char *host_
         return 0;
     if (!host_id && sw_control_host_exists(control, lease.host_id) != 0)
         return 0;
-    r = g_str_has_suffix(name, SW_MARK) ? sw_drop_mark(control, name, text) : sw_break_lease(control, name, text);
+    r = sw_break_lease(control, by, name, text);
     return r == -ENOENT ? 0 : r;
 }
 
-static int drop_leases_of(SwControl *control, const char *host_id)
+static int drop_leases_of(SwControl *control, const SwEpoch *by, const char *host_id)
 {
     g_autoptr(GPtrArray) names = NULL;
     int r = sw_dir_names(control->port, control->leases, SW_HOSTS_MAX, FALSE, &names);
 
     for (guint i = 0; r == 0 && i < names->len; i++) {
         sw_control_beat_if_due(control);
-        r = drop_lease_of(control, names->pdata[i], host_id);
+        r = drop_lease_of(control, by, names->pdata[i], host_id);
     }
     return r;
 }
 
 void sw_sweep_leases(SwControl *control)
 {
-    sw_ignore(drop_leases_of(control, NULL)); /* what is left now, the next sweep finds */
+    sw_ignore(drop_leases_of(control, sw_epoch_now(control), NULL)); /* what is left now, the next sweep finds */
 }
 
 /* ---- stages of the dead */
@@ -223,10 +214,22 @@ static int evacuate_stage_dir(SwControl *control, int stage, const char *worker,
     return r == -ENOENT ? 0 : r;
 }
 
-/* Removes a directory of plain entries that only daemons write. */
-static int remove_small_dir(SwPort *port, int parent, const char *name)
+/* A mark that was not put in its place. */
+static void remove_unput(SwPort *port, int released, const char *name)
 {
-    int fd = port->openat(port, parent, name, OPEN_DIR, 0);
+    g_autoptr(GPtrArray) names = NULL;
+    int fd = port->openat(port, released, name, OPEN_DIR, 0);
+
+    if (fd >= 0 && sw_dir_names(port, fd, SMALL_DIR_MAX, FALSE, &names) == 0)
+        for (guint i = 0; i < names->len; i++)
+            (void)port->unlinkat(port, fd, names->pdata[i], 0);
+    sw_fd_close(port, &fd);
+    (void)port->unlinkat(port, released, name, AT_REMOVEDIR);
+}
+
+static int remove_released(SwPort *port, int parent)
+{
+    int fd = port->openat(port, parent, "released", OPEN_DIR, 0);
     int r = fd;
 
     if (fd < 0)
@@ -236,9 +239,10 @@ static int remove_small_dir(SwPort *port, int parent, const char *name)
 
         r = sw_dir_names(port, fd, SMALL_DIR_MAX, FALSE, &names);
         for (guint i = 0; r == 0 && i < names->len; i++)
-            (void)port->unlinkat(port, fd, names->pdata[i], 0);
+            if (port->unlinkat(port, fd, names->pdata[i], 0) == -EISDIR)
+                remove_unput(port, fd, names->pdata[i]);
         if (r == 0)
-            r = port->unlinkat(port, parent, name, AT_REMOVEDIR);
+            r = port->unlinkat(port, parent, "released", AT_REMOVEDIR);
         if (r != -ENOTEMPTY)
             break;
     }
@@ -246,15 +250,13 @@ static int remove_small_dir(SwPort *port, int parent, const char *name)
     return r == -ENOENT ? 0 : r;
 }
 
-int sw_evacuate_host(SwControl *control, int host, const char *host_id, const char *reason)
+static int remove_stages(SwControl *control, int host, const char *host_id, const char *reason)
 {
     SwPort *port = control->port;
     g_autoptr(GPtrArray) workers = NULL;
-    int stage, r = remove_small_dir(port, host, "released");
+    int stage = sw_open_trusted(port, host, "stage", control->owner);
+    int r = stage;
 
-    if (r < 0)
-        return r;
-    stage = r = sw_open_trusted(port, host, "stage", control->owner);
     if (stage >= 0)
         r = sw_dir_names(port, stage, SMALL_DIR_MAX, FALSE, &workers);
     for (guint i = 0; r == 0 && i < workers->len; i++)
@@ -271,11 +273,10 @@ int sw_evacuate_host(SwControl *control, int host, const char *host_id, const ch
  * The record goes out of the directory before that is removed, since NFS would leave an open file there under another
  * name; and it stays locked until both are gone.
  */
-static int remove_host(SwControl *control, int host, const char *host_id)
+static int remove_host(SwControl *control, const SwEpoch *by, int host, const char *host_id)
 {
     SwPort *port = control->port;
     g_autofree char *buried = sw_control_unique(control, "buried-");
-    int released = sw_epoch_now(control)->released;
     g_autoptr(GPtrArray) names = NULL;
     int r = sw_dir_names(port, host, SMALL_DIR_MAX, FALSE, &names);
 
@@ -283,11 +284,11 @@ static int remove_host(SwControl *control, int host, const char *host_id)
         if (strcmp(names->pdata[i], "record") != 0)
             r = port->unlinkat(port, host, names->pdata[i], 0);
     if (r == 0)
-        r = port->renameat(port, host, "record", released, buried, 0);
+        r = port->renameat(port, host, "record", by->released, buried, 0);
     if (r < 0 && r != -ENOENT) /* it died before it had one, or whoever buried it did after this */
         return r;
     r = port->unlinkat(port, control->hosts, host_id, AT_REMOVEDIR);
-    (void)port->unlinkat(port, released, buried, 0);
+    (void)port->unlinkat(port, by->released, buried, 0);
     return r;
 }
 
@@ -338,15 +339,59 @@ static int lock_dead_record(SwControl *control, int host, const char *host_id)
     return -EEXIST;
 }
 
-int sw_bury(SwControl *control, int host, const char *host_id, const char *reason)
-{
-    int r = sw_evacuate_host(control, host, host_id, reason);
+/* ---- the burial [P8] */
 
-    if (r == 0)
-        r = drop_leases_of(control, host_id);
-    if (r == 0)
-        r = sw_app_locks_drop_of(control, host_id);
-    return r < 0 ? r : remove_host(control, host, host_id);
+typedef struct {
+    SwControl *control;
+    const SwEpoch *by;
+    int host; /* hosts/<id> */
+    const char *id, *reason;
+    SwEpoch *own; /* of a mount that leaves: its own epoch */
+} Burial;
+
+static int take_step(gpointer data, SwStep step)
+{
+    const Burial *b = data;
+
+    switch (step) {
+    case SW_STEP_REMOVE_RELEASED:
+        return remove_released(b->control->port, b->host);
+    case SW_STEP_REMOVE_STAGES:
+        return remove_stages(b->control, b->host, b->id, b->reason);
+    case SW_STEP_DROP_LEASES:
+        return drop_leases_of(b->control, b->by, b->id);
+    case SW_STEP_BREAK_LOCKS:
+        return sw_app_locks_drop_of(b->control, b->by, b->id);
+    case SW_STEP_REMOVE_HOST:
+        return remove_host(b->control, b->by, b->host, b->id);
+    case SW_STEP_REMOVE_OWN_HOST:
+        sw_epoch_remove(b->control, b->own);
+        return 0;
+    default:
+        g_assert_not_reached();
+    }
+}
+
+int sw_bury(SwControl *control, const SwEpoch *by, int host, const char *host_id, const char *reason)
+{
+    Burial b = {.control = control, .by = by, .host = host, .id = host_id, .reason = reason};
+
+    return sw_course_run(sw_epoch_course, SW_EPOCH_CONDEMNED, SW_EPOCH_GONE, take_step, &b, NULL);
+}
+
+int sw_fence(SwControl *control, int host, const char *host_id, const char *reason)
+{
+    Burial b = {.control = control, .host = host, .id = host_id, .reason = reason};
+
+    return sw_course_run(sw_epoch_course, SW_EPOCH_CONDEMNED, SW_EPOCH_FENCED, take_step, &b, NULL);
+}
+
+int sw_leave(SwControl *control, SwEpoch *epoch, gboolean idle)
+{
+    Burial b = {
+        .control = control, .by = epoch, .host = epoch->own, .id = epoch->id, .reason = "unmounted", .own = epoch};
+
+    return sw_course_run(sw_epoch_course, idle ? SW_EPOCH_IDLE : SW_EPOCH_LEAVING, SW_EPOCH_GONE, take_step, &b, NULL);
 }
 
 gboolean sw_is_dead_here(SwControl *control, const char *host_id)
@@ -364,19 +409,21 @@ gboolean sw_is_dead_here(SwControl *control, const char *host_id)
 int sw_bury_if_dead(SwControl *control, const char *host_id)
 {
     SwPort *port = control->port;
+    const SwEpoch *by = sw_epoch_now(control);
     int record, host, r;
 
-    if (!sw_host_id_is_valid(host_id) || strcmp(host_id, sw_control_host_id(control)) == 0)
+    if (!sw_host_id_is_valid(host_id) || strcmp(host_id, by->id) == 0)
         return -EEXIST;
     host = sw_open_trusted(port, control->hosts, host_id, control->owner);
     if (host < 0)
         return host;
     record = r = lock_dead_record(control, host, host_id);
     if (record >= 0) {
-        r = sw_breaking_begin(control, host_id);
+        r = sw_breaking_begin(control, by, SW_IN_LEASES, host_id);
         if (r == 0) {
-            r = sw_bury(control, host, host_id, "crashed");
-            sw_breaking_end(control, host_id);
+            /* Another may have buried it before the mark was ours; then what still names it has no undertaker. */
+            r = still_there(port, host, record) ? sw_bury(control, by, host, host_id, "crashed") : -ENOENT;
+            sw_breaking_end(control, by, SW_IN_LEASES, host_id);
         }
         sw_fd_close(port, &record);
     }

@@ -532,10 +532,12 @@ static void crossed_marks(void **state)
     b.leases = g_strdup_printf("%s/.safewritefs/leases", b.world->sim->path);
     run_until(b.world, now_of(b.world) + TTL);
     for (guint i = 0; i < 2; i++) {
-        g_autofree char *mark = g_strconcat(b.world->members[i].ids[0], ".break", NULL);
+        g_autofree char *mark = g_strdup_printf("%s/%s.break", b.leases, b.world->members[i].ids[0]);
+        g_autofree char *maker = g_strdup_printf("%s/%s", mark, b.world->members[1 - i].ids[0]);
 
         stage_file(b.world, &b.world->members[i]);
-        hold(&b, mark, 1 - i);
+        assert_int_equal(mkdir(mark, 0755), 0);
+        assert_int_equal(symlink("x", maker), 0);
     }
     die(b.world, &b.world->members[0]);
     die(b.world, &b.world->members[1]);

@@ -208,7 +208,9 @@ static void swept(void **state)
         g_strdup(at(f, LOCKS "/%016llx", (unsigned long long)sw_lock_key(lock.says.dir_ino, "x.lock")));
     g_autofree char *breaker = g_strconcat(record, ".break", NULL);
     assert_int_equal(symlink(text, record), 0);
-    assert_int_equal(symlink("gone.0123456789abcdef 5 -", breaker), 0);
+    g_autofree char *maker = g_strconcat(breaker, "/gone.0123456789abcdef", NULL);
+    assert_int_equal(mkdir(breaker, 0755), 0);
+    assert_int_equal(symlink("x", maker), 0);
     make_object(f, SW_LOCK_FILE, "x.lock");
     sw_app_locks_sweep(control);
     sw_app_locks_sweep(control); /* the breaker may have been met after the record */

@@ -348,7 +348,11 @@ static void breaks_junk_and_dead_breakers(void **state)
 
     sw_control_close(open_control(f));
     assert_int_equal(symlink("nonsense", at(f, LINK)), 0);
-    assert_int_equal(symlink("gone.0123456789abcdef 1 -", at(f, LINK ".break")), 0);
+    assert_int_equal(mkdir(at(f, LINK ".break"), 0755), 0);
+    assert_int_equal(symlink("x", at(f, LINK ".break/gone.0123456789abcdef")), 0);
+    expect_broken(f);
+    assert_int_equal(symlink("nonsense", at(f, LINK)), 0);
+    assert_int_equal(symlink("no mark at all", at(f, LINK ".break")), 0);
     expect_broken(f);
     write_text(at(f, LINK), "a file");
     expect_broken(f);
