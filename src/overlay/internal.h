@@ -291,10 +291,6 @@ int sw_stage_new_file(SwOverlay *ov, const SwCaller *caller, SwNode *inherit_fro
 /* Over a version: `truncated` = nothing of it is wanted.  Takes a reference on `base_file`. */
 int sw_stage_new_over(SwOverlay *ov, const SwCaller *caller, SwNode *parent, const char *name, const SwFound *base,
                       SwFile *base_file, gboolean truncated, SwStage **ret_stage) G_GNUC_WARN_UNUSED_RESULT;
-/* The first `end` bytes of a file, holes left as holes, into an empty one. */
-int sw_copy_sparse(SwPort *port, int from, int to, off_t end) G_GNUC_WARN_UNUSED_RESULT;
-/* The bytes of [start, end) to the same place; stops early where `from` ends. */
-int sw_copy_bytes(SwPort *port, int from, int to, off_t start, off_t end) G_GNUC_WARN_UNUSED_RESULT;
 /* S held: readies the stage for a change of content; of a base, `upto` bytes are wanted. */
 int sw_stage_ready(SwStage *stage, guint64 upto) G_GNUC_WARN_UNUSED_RESULT;
 /* S held: makes `file` a stage file holding the first `upto` bytes of the base. */
