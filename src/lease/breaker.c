@@ -186,7 +186,7 @@ static int drop_judged(SwControl *control, const char *name, const char *judged)
     if (strcmp(text, judged) != 0)
         return -ENOENT;
     if (sw_lease_text_parse(text, &holder) == 0)
-        r = sw_undo_append(control, &holder);
+        r = sw_end_append(control, &holder);
     return r < 0 ? r : sw_drop_lease(control, name);
 }
 

@@ -134,6 +134,7 @@ struct SwHandle {
     SwMutex lock;        /* of `file` and `pending` of an APPEND handle */
     SwFile *file;        /* counted; all but STAGED */
     SwIdentity id;       /* of `file` */
+    nlink_t links;       /* APPEND: names that `file` had when it was last known to be the right one */
     GByteArray *pending; /* pieces of a record that is not complete yet */
     int failure;         /* of a record whose first pieces were taken: for the next write or close to report */
     gint64 pending_since_us;

@@ -155,6 +155,7 @@ static SwHandle *handle_of(SwOverlay *ov, const Opening *opening, SwNode *node, 
 {
     SwIdentity id = {.ino = found->st.st_ino, .tag = found->tag};
     SwHandle *handle = sw_handle_new(ov, opening->caller, node, kind, opening->flags, file, &id);
+    handle->links = found->st.st_nlink;
     handle->cut_later = opening->early && (opening->flags & O_TRUNC);
     return handle;
 }
