@@ -22,37 +22,70 @@
  * page boundary. */
 #define PIECE_SLACK 8192
 
-/* Opens the version that stands at the handle's name, and goes on in it.  1; 0: there is none, or it is the same. */
-static int follow(SwOverlay *ov, SwHandle *handle)
+/* The name that the handle was opened by, or where this host has renamed the file to since.  FALSE: it has none. */
+static gboolean name_of(SwOverlay *ov, const SwHandle *handle, SwNode **ret_parent, char **ret_name)
 {
-    SwNode *parent;
-    g_autofree char *name = NULL;
-    if (!sw_node_first_name(ov, handle->node, &parent, &name))
-        return 0;
+    SW_HOLD(&ov->lock);
+    const SwName *at = handle->bearer->names;
+    while (at && (at->parent != handle->parent || strcmp(at->name, handle->name) != 0))
+        at = at->next;
+    if (!at)
+        at = handle->bearer->names;
+    if (!at)
+        return FALSE;
+    sw_node_ref_locked(at->parent);
+    *ret_parent = at->parent;
+    *ret_name = g_strdup(at->name);
+    return TRUE;
+}
+
+/* Goes on in the file that was found at that name, and is open as `fd`. */
+static void change_file(SwOverlay *ov, SwHandle *handle, const SwFound *found, int fd, SwNode *parent, const char *name)
+{
+    SwNode *node = sw_node_get(ov, found, parent, name);
+    SwFile *file = sw_file_new(ov->port, fd);
+    sw_mutex_lock(&ov->lock);
+    SwFile *old_file = handle->file;
+    SwNode *old_node = handle->bearer;
+    handle->file = file;
+    handle->bearer = node;
+    handle->id = (SwIdentity){.ino = found->st.st_ino, .tag = found->tag};
+    handle->links = found->st.st_nlink;
+    sw_mutex_unlock(&ov->lock);
+    sw_file_unref(old_file);
+    sw_node_unref(ov, old_node);
+}
+
+static int open_present(SwOverlay *ov, SwHandle *handle, SwNode *parent, const char *name)
+{
     g_autoptr(SwFile) dir = NULL;
-    int r = sw_node_dir(ov, parent, &dir);
-    sw_node_unref(ov, parent);
     SwFound found;
-    if (r < 0 || sw_look(ov, dir->fd, name, &found, NULL) < 0 || !S_ISREG(found.st.st_mode))
+    if (sw_node_dir(ov, parent, &dir) < 0 || sw_look(ov, dir->fd, name, &found, NULL) < 0 || !S_ISREG(found.st.st_mode))
         return 0; /* unlinked: the record goes where the handle's file is, as POSIX has it */
     if (sw_identity_is(&handle->id, &found))
         return 0;
     int fd = ov->port->openat(ov->port, dir->fd, name, handle->flags & O_ACCMODE, 0);
     if (fd < 0)
         return fd;
-    r = ov->port->lookat(ov->port, fd, "", &found);
+    int r = ov->port->lookat(ov->port, fd, "", &found);
     if (r < 0) {
         ov->port->close(ov->port, fd);
         return r;
     }
-    sw_mutex_lock(&ov->lock);
-    SwFile *old = handle->file;
-    handle->file = sw_file_new(ov->port, fd);
-    handle->id = (SwIdentity){.ino = found.st.st_ino, .tag = found.tag};
-    handle->links = found.st.st_nlink;
-    sw_mutex_unlock(&ov->lock);
-    sw_file_unref(old);
+    change_file(ov, handle, &found, fd, parent, name);
     return 1;
+}
+
+/* Opens the version that stands at the handle's name, and goes on in it.  1; 0: there is none, or it is the same. */
+static int follow(SwOverlay *ov, SwHandle *handle)
+{
+    SwNode *parent;
+    g_autofree char *name = NULL;
+    if (!name_of(ov, handle, &parent, &name))
+        return 0;
+    int r = open_present(ov, handle, parent, name);
+    sw_node_unref(ov, parent);
+    return r;
 }
 
 /*
@@ -82,10 +115,12 @@ static int intend(SwOverlay *ov, SwHandle *handle, SwContentLease *lease, gsize 
 {
     SwLeaseText intent = {.appending = TRUE, .append_offset = st->st_size, .append_length = size};
     intent.file_ino = st->st_ino;
-    sw_mutex_lock(&ov->lock);
-    g_autofree char *path =
-        handle->node->names ? sw_node_path_locked(handle->node->names->parent, handle->node->names->name) : NULL;
-    sw_mutex_unlock(&ov->lock);
+    SwNode *parent;
+    g_autofree char *name = NULL, *path = NULL;
+    if (name_of(ov, handle, &parent, &name)) {
+        path = sw_node_path(ov, parent, name);
+        sw_node_unref(ov, parent);
+    }
     if (path && strlen(path) < sizeof intent.path)
         strcpy(intent.path, path);
     int r = sw_content_lease_intend(lease, &intent);

@@ -131,10 +131,14 @@ struct SwHandle {
     SwNode *node;   /* counted */
     SwStage *stage; /* counted; STAGED only */
     SwCred cred;
-    SwMutex lock;        /* of `file` and `pending` of an APPEND handle */
-    SwFile *file;        /* counted; all but STAGED */
-    SwIdentity id;       /* of `file` */
-    nlink_t links;       /* APPEND: names that `file` had when it was last known to be the right one */
+    SwMutex lock;  /* of `file` and `pending` of an APPEND handle */
+    SwFile *file;  /* counted; all but STAGED */
+    SwIdentity id; /* of `file` */
+    /* APPEND: where its file is, for the intent and when that file is replaced */
+    SwNode *bearer; /* counted; of `file`: has its names, as far as they are known here */
+    SwNode *parent; /* counted; the name it was opened by */
+    char *name;
+    nlink_t links;       /* names that `file` had when it was last known to be the right one */
     GByteArray *pending; /* pieces of a record that is not complete yet */
     int failure;         /* of a record whose first pieces were taken: for the next write or close to report */
     gint64 pending_since_us;
@@ -370,6 +374,8 @@ int sw_can_replace(SwOverlay *ov, const SwCred *cred, int dirfd, const struct st
                    gboolean *ret_can) G_GNUC_WARN_UNUSED_RESULT;
 SwHandle *sw_handle_new(SwOverlay *ov, const SwCaller *caller, SwNode *node, SwHandleKind kind, int flags, SwFile *file,
                         const SwIdentity *id);
+/* Tells an APPEND handle by which name it was opened, and how many its file has. */
+void sw_handle_opened_as(SwOverlay *ov, SwHandle *handle, SwNode *parent, const char *name, nlink_t links);
 /* `node` is the stage's own, but for a magic link. */
 SwHandle *sw_handle_new_staged(SwOverlay *ov, const SwCaller *caller, SwNode *node, SwStage *stage, int flags);
 gboolean sw_writes(int flags);
