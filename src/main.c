@@ -50,6 +50,11 @@ static void note(gpointer data, SwNoteLevel level, const char *text)
     sw_log(level == SW_NOTE_WARNING ? SW_LOG_WARNING : SW_LOG_INFO, "%s", text);
 }
 
+static void warn(gpointer data, const char *text)
+{
+    note(data, SW_NOTE_WARNING, text);
+}
+
 static void trace(const char *operation, int error)
 {
     sw_log(SW_LOG_DEBUG, "%s: %s", operation, g_strerror(error));
@@ -174,6 +179,7 @@ static int set_up(Daemon *d, char **why)
     r = sw_control_open(d->port, d->source_fd, d->options.source, &d->options.config, &d->control, why);
     if (r < 0)
         return r;
+    sw_control_on_warning(d->control, warn, NULL);
     d->overlay = sw_overlay_new(d->port, d->control, &d->options.config, d->source_fd, note, NULL);
     SwKeeperEvents events = {.happened = happened, .data = d};
     d->keeper = sw_keeper_new(d->port, d->control, d->options.config.lease_us, &events);

@@ -259,7 +259,7 @@ static int undo(SwControl *control, const char *text)
 {
     SwLeaseText holder;
 
-    return sw_lease_text_parse(text, &holder) == 0 ? sw_undo_append(control, &holder) : 0;
+    return sw_lease_text_parse(text, &holder) == 0 ? sw_end_append(control, &holder) : 0;
 }
 
 /* Under the mark nobody else drops the link: is it still the one that was judged? */

@@ -12,8 +12,8 @@
  *
  * Within one mount holders queue on the key in memory, in order, so only one at a time competes on disk.  Between
  * mounts the loser polls: 0.2 ms, doubling to 20 ms.  A holder whose host directory is gone, or whose mount on this
- * machine is dead (its record's flock is free and the boot id ours), is broken on the spot: a torn append is cut off
- * first (docs/protocol.md).
+ * machine is dead (its record's flock is free and the boot id ours), is broken on the spot: an append is ended on a
+ * copy of the file first (docs/protocol.md, P14), so that the name leads to another inode afterwards.
  */
 
 #include "control.h"

@@ -16,6 +16,7 @@
 #include <unistd.h>
 
 #define LINK_MAX_SIZE 2048 /* longer than any target of ours */
+#define UNHEARD_MAX 100    /* warnings from before there is somebody to hear them */
 #define OPEN_DIR (O_RDONLY | O_DIRECTORY | O_NONBLOCK)
 
 /* ---- small things */
@@ -48,6 +49,34 @@ int sw_control_dir(SwControl *control)
     return control->dir;
 }
 
+/* ---- what people should know */
+
+void sw_warn(SwControl *control, const char *format, ...)
+{
+    g_autofree char *text = NULL;
+    va_list args;
+
+    va_start(args, format);
+    text = g_strdup_vprintf(format, args);
+    va_end(args);
+    if (control->warn) {
+        control->warn(control->warn_data, text);
+        return;
+    }
+    SW_HOLD(&control->lock);
+    if (control->warnings->len < UNHEARD_MAX)
+        g_ptr_array_add(control->warnings, g_steal_pointer(&text));
+}
+
+void sw_control_on_warning(SwControl *control, void (*warn)(gpointer data, const char *text), gpointer data)
+{
+    control->warn_data = data;
+    control->warn = warn;
+    for (guint i = 0; i < control->warnings->len; i++)
+        warn(data, control->warnings->pdata[i]);
+    g_ptr_array_set_size(control->warnings, 0);
+}
+
 /* ---- open and close */
 
 static SwControl *control_new(SwPort *port, const char *source_path, const SwConfig *config)
@@ -63,7 +92,9 @@ static SwControl *control_new(SwPort *port, const char *source_path, const SwCon
     control->salvage_age_us = config->salvage_age_us;
     control->source = control->dir = control->hosts = control->leases = control->locks = control->carriers =
         control->salvage = -1;
+    control->copy_max = config->edit_copy_max;
     control->breaking = g_hash_table_new_full(g_str_hash, g_str_equal, g_free, NULL);
+    control->warnings = g_ptr_array_new_with_free_func(g_free);
     sw_read_machine_text(port, "/proc/sys/kernel/random/boot_id", control->boot_id, sizeof control->boot_id);
     sw_mutex_init(&control->lock);
     return control;
@@ -143,6 +174,7 @@ void sw_control_close(SwControl *control)
     sw_fd_close(port, &control->dir);
     sw_fd_close(port, &control->source);
     g_hash_table_unref(control->breaking);
+    g_ptr_array_unref(control->warnings);
     sw_mutex_clear(&control->lock);
     g_free(control->source_path);
     g_free(control);

@@ -99,6 +99,12 @@ int sw_control_confirm(SwControl *control, const SwEpoch *epoch) G_GNUC_WARN_UNU
 void sw_control_want(SwControl *control, const char *host_id);
 void sw_control_on_wait(SwControl *control, void (*want)(gpointer data, const char *host_id), gpointer data);
 
+/*
+ * Whom to tell what people should know; by any thread.  Set once, before there are others; what was to be said before
+ * is told at once.
+ */
+void sw_control_on_warning(SwControl *control, void (*warn)(gpointer data, const char *text), gpointer data);
+
 /* Is that host's directory still there?  1, 0, or -errno.  A claim of a host that is gone binds nobody. */
 int sw_control_host_exists(SwControl *control, const char *host_id);
 

@@ -9,6 +9,7 @@
  * epoch.c          this mount's directory: claimed, kept alive, lost, claimed anew
  * control_check.c  is this control directory one we may trust and use?
  * predecessor.c    burying the dead: stages, stage directories, leases, record
+ * last_append.c    what the append of a dead holder leaves
  * breaker.c        one breaker at a time: of a lease, of a host
  * salvage.c        entries: put, scan, trim
  * carrier.c        what stands for a file when it is locked
@@ -22,6 +23,9 @@
 
 /* Suffix of the note beside a stage. */
 #define SW_DESCRIPTION ".info"
+
+/* Suffix of a copy that is being made among the stages: nothing of it is anybody's. */
+#define SW_PART ".part"
 
 /* Suffix of what stands in leases/ while somebody breaks what is named before it. */
 #define SW_MARK ".break"
@@ -52,10 +56,13 @@ struct SwControl {
     guint64 salvage_max;
     gint64 salvage_age_us;
     int dir, hosts, leases, locks, carriers, salvage;
+    guint64 copy_max; /* bytes; what is larger is copied only where blocks can be shared */
 
     /* set before other threads know of the control */
     void (*want)(gpointer data, const char *host_id);
     gpointer want_data;
+    void (*warn)(gpointer data, const char *text);
+    gpointer warn_data;
 
     /* atomic */
     SwEpoch *epoch;   /* owned, with its `older` ones; NULL only while the first is being claimed */
@@ -73,6 +80,7 @@ struct SwControl {
     guint64 salvaged;     /* bytes found by the last trim, and put since */
     gint64 trimmed_us;    /* when that was */
     GHashTable *breaking; /* names of what threads of this mount are breaking */
+    GPtrArray *warnings;  /* that nobody has heard yet */
 };
 
 static inline void sw_fd_close(SwPort *port, int *fd)
@@ -140,6 +148,9 @@ int sw_read_link(SwPort *port, int dirfd, const char *name, char **ret_text) G_G
 /* Opens directory `name` of the control directory anew, so that names below are looked up at the server (F12). */
 int sw_open_fresh(SwControl *control, const char *name) G_GNUC_WARN_UNUSED_RESULT;
 
+/* Tells people.  One sentence, without an end. */
+void sw_warn(SwControl *control, const char *format, ...) G_GNUC_PRINTF(2, 3);
+
 /* What was taken among our stages as `taken` goes back to its name; to salvage, if that has been taken meanwhile.
  * -EEXIST. */
 int sw_put_back(SwControl *control, int dirfd, const char *name, int stage, const char *taken, const SwCred *cred);
@@ -155,8 +166,6 @@ int sw_fence(SwControl *control, int host, const char *host_id, const char *reas
 /* An epoch of ours ends, and its record is closed.  Not if it is `idle`, never having held anything: its locks first.
  */
 int sw_leave(SwControl *control, SwEpoch *epoch, gboolean idle) G_GNUC_WARN_UNUSED_RESULT;
-/* Cuts off what a dead holder's append left torn.  Only failures that may pass are reported. */
-int sw_undo_append(SwControl *control, const SwLeaseText *lease) G_GNUC_WARN_UNUSED_RESULT;
 
 /* Drops what hosts that are gone have left in leases/: calls of theirs that came late. */
 void sw_sweep_leases(SwControl *control);
@@ -168,6 +177,15 @@ int sw_bury(SwControl *control, const SwEpoch *by, int host, const char *host_id
 gboolean sw_is_dead_here(SwControl *control, const char *host_id);
 /* The record of a host: -EBADMSG unless it is one of the expected owner. */
 int sw_read_record(SwControl *control, int fd, SwHostRecord *ret_record) G_GNUC_WARN_UNUSED_RESULT;
+
+/* ---- last_append.c */
+
+/*
+ * Cuts off what a dead holder's append left torn, and puts a copy of the file in its place, so that a write of that
+ * holder which arrives late finds a file without a name.  Where no copy can be made it says so
+ * (sw_control_on_warning).  Only failures that may pass are reported, and -ESTALE when we have been fenced.
+ */
+int sw_end_append(SwControl *control, const SwLeaseText *intent) G_GNUC_WARN_UNUSED_RESULT;
 
 /* ---- breaker.c */
 

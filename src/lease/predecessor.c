@@ -9,7 +9,7 @@
  *
  *   REMOVE_RELEASED  no lease released any more; by this a host that lives learns that it was given up
  *   REMOVE_STAGES    to salvage: from here a rename of one fails at the server, and nothing new can be staged
- *   DROP_LEASES      torn appends cut off, then dropped
+ *   DROP_LEASES      appends ended on a copy (last_append.c), then dropped
  *   BREAK_LOCKS      of applications, moved to salvage (app_lock.c)
  *   REMOVE_HOST      the record, and the directory: claims of that host bind nobody any more
  *
@@ -28,61 +28,6 @@
 #define EVACUATE_ROUNDS 100
 #define SMALL_DIR_MAX 1000
 #define OPEN_DIR (O_RDONLY | O_DIRECTORY | O_NONBLOCK)
-
-/* ---- the torn append [P14] */
-
-static gboolean is_torn(const SwLeaseText *lease, const struct stat *st)
-{
-    return S_ISREG(st->st_mode) && (guint64)st->st_ino == lease->file_ino && st->st_size > 0 &&
-           (guint64)st->st_size > lease->append_offset &&
-           (guint64)st->st_size - lease->append_offset < lease->append_length;
-}
-
-static gboolean may_pass(int r)
-{
-    return r == -EIO || r == -EINTR || r == -ENOMEM || r == -ETIMEDOUT || r == -ESTALE;
-}
-
-/* Cuts the file behind the O_PATH descriptor `fd`; as its owner, since root may be nobody on the server. */
-static int cut(SwControl *control, int fd, const struct stat *st, guint64 size)
-{
-    SwPort *port = control->port;
-    SwCred owner = {.uid = st->st_uid, .gid = st->st_gid};
-    int file = port->become(port, &owner);
-    int r;
-
-    if (file == 0)
-        file = port->reopen(port, fd, O_WRONLY | O_NONBLOCK | O_NOCTTY);
-    (void)port->become(port, NULL);
-    if (file == -EACCES || file == -EPERM) /* a file that its owner may not write; an appender had it open before */
-        file = port->reopen(port, fd, O_WRONLY | O_NONBLOCK | O_NOCTTY);
-    if (file < 0)
-        return file;
-    r = port->ftruncate(port, file, (off_t)size);
-    if (r == 0)
-        r = port->fsync(port, file, FALSE);
-    sw_fd_close(port, &file);
-    return r;
-}
-
-int sw_undo_append(SwControl *control, const SwLeaseText *lease)
-{
-    SwPort *port = control->port;
-    struct stat st;
-    int fd;
-    int r;
-
-    if (!lease->appending || !*lease->path || lease->append_offset > G_MAXINT64)
-        return 0;
-    fd = port->open_beneath(port, control->source, lease->path, O_PATH);
-    if (fd < 0)
-        return may_pass(fd) ? fd : 0;
-    r = port->statat(port, fd, "", &st);
-    if (r == 0 && is_torn(lease, &st))
-        r = cut(control, fd, &st, lease->append_offset);
-    sw_fd_close(port, &fd);
-    return may_pass(r) ? r : 0;
-}
 
 /* ---- leases of the dead */
 
@@ -180,6 +125,8 @@ static int evacuate_stage(SwControl *control, int dirfd, const char *name, const
 
     if (r == 0 && S_ISREG(st.st_mode) && g_str_has_suffix(name, SW_DESCRIPTION))
         r = evacuate_description(control, dirfd, name);
+    else if (r == 0 && S_ISREG(st.st_mode) && g_str_has_suffix(name, SW_PART))
+        r = port->unlinkat(port, dirfd, name, 0);
     else if (r == 0 && S_ISREG(st.st_mode))
         r = evacuate_file(control, dirfd, name, &st, host_id, reason);
     else if (r == 0)

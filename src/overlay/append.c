@@ -22,34 +22,110 @@
  * page boundary. */
 #define PIECE_SLACK 8192
 
-/* The file this handle appends to was replaced: go on with the version that stands at the name. */
-static int follow(SwOverlay *ov, SwHandle *handle)
+/* The name that the handle was opened by, or where this host has renamed the file to since.  FALSE: it has none. */
+static gboolean name_of(SwOverlay *ov, const SwHandle *handle, SwNode **ret_parent, char **ret_name)
 {
-    SwNode *parent;
-    g_autofree char *name = NULL;
-    if (!sw_node_first_name(ov, handle->node, &parent, &name))
-        return 0;
+    SW_HOLD(&ov->lock);
+    const SwName *at = handle->bearer->names;
+    while (at && (at->parent != handle->parent || strcmp(at->name, handle->name) != 0))
+        at = at->next;
+    if (!at)
+        at = handle->bearer->names;
+    if (!at)
+        return FALSE;
+    sw_node_ref_locked(at->parent);
+    *ret_parent = at->parent;
+    *ret_name = g_strdup(at->name);
+    return TRUE;
+}
+
+/* Goes on in the file that was found at that name, and is open as `fd`. */
+static void change_file(SwOverlay *ov, SwHandle *handle, const SwFound *found, int fd, SwNode *parent, const char *name)
+{
+    SwNode *node = sw_node_get(ov, found, parent, name);
+    SwFile *file = sw_file_new(ov->port, fd);
+    sw_mutex_lock(&ov->lock);
+    SwFile *old_file = handle->file;
+    SwNode *old_node = handle->bearer;
+    handle->file = file;
+    handle->bearer = node;
+    handle->id = (SwIdentity){.ino = found->st.st_ino, .tag = found->tag};
+    handle->links = found->st.st_nlink;
+    sw_mutex_unlock(&ov->lock);
+    sw_file_unref(old_file);
+    sw_node_unref(ov, old_node);
+}
+
+static int open_present(SwOverlay *ov, SwHandle *handle, SwNode *parent, const char *name)
+{
     g_autoptr(SwFile) dir = NULL;
-    int r = sw_node_dir(ov, parent, &dir);
-    sw_node_unref(ov, parent);
     SwFound found;
-    if (r < 0 || sw_look(ov, dir->fd, name, &found, NULL) < 0 || !S_ISREG(found.st.st_mode))
+    if (sw_node_dir(ov, parent, &dir) < 0 || sw_look(ov, dir->fd, name, &found, NULL) < 0 || !S_ISREG(found.st.st_mode))
         return 0; /* unlinked: the record goes where the handle's file is, as POSIX has it */
+    if (sw_identity_is(&handle->id, &found))
+        return 0;
     int fd = ov->port->openat(ov->port, dir->fd, name, handle->flags & O_ACCMODE, 0);
     if (fd < 0)
         return fd;
-    r = ov->port->lookat(ov->port, fd, "", &found);
+    int r = ov->port->lookat(ov->port, fd, "", &found);
     if (r < 0) {
         ov->port->close(ov->port, fd);
         return r;
     }
-    sw_mutex_lock(&ov->lock);
-    SwFile *old = handle->file;
-    handle->file = sw_file_new(ov->port, fd);
-    handle->id = (SwIdentity){.ino = found.st.st_ino, .tag = found.tag};
-    sw_mutex_unlock(&ov->lock);
-    sw_file_unref(old);
+    change_file(ov, handle, &found, fd, parent, name);
     return 1;
+}
+
+/* Opens the version that stands at the handle's name, and goes on in it.  1; 0: there is none, or it is the same. */
+static int follow(SwOverlay *ov, SwHandle *handle)
+{
+    SwNode *parent;
+    g_autofree char *name = NULL;
+    if (!name_of(ov, handle, &parent, &name))
+        return 0;
+    int r = open_present(ov, handle, parent, name);
+    sw_node_unref(ov, parent);
+    return r;
+}
+
+/*
+ * The lease in hand: *ret_st is what the server says of the handle's file, as nobody else writes it now.  1: the file
+ * was replaced, by a commit or by the copy on which to go on after a break (C11), and the handle follows.  A file that
+ * lost one of several names may have lost this one; one that lost none was renamed at most, and is kept.
+ */
+static int look_at_end(SwOverlay *ov, SwHandle *handle, SwPredecessor predecessor, struct stat *ret_st)
+{
+    int r = ov->port->stat_fresh(ov->port, handle->file->fd, "", ret_st);
+    if (r < 0 && r != -ESTALE)
+        return r;
+    if (r < 0 || ret_st->st_nlink == 0 || ret_st->st_nlink < handle->links || predecessor == SW_PREDECESSOR_BROKEN) {
+        int moved = follow(ov, handle);
+        if (moved != 0 || r < 0)
+            return moved ? moved : r;
+    }
+    handle->links = ret_st->st_nlink;
+    return 0;
+}
+
+/*
+ * Stores what is to be written, for whoever finds the lease after our death.  Not before the end is known for sure: an
+ * offset that is too small would have others' records cut off.
+ */
+static int intend(SwOverlay *ov, SwHandle *handle, SwContentLease *lease, gsize size, const struct stat *st)
+{
+    SwLeaseText intent = {.appending = TRUE, .append_offset = st->st_size, .append_length = size};
+    intent.file_ino = st->st_ino;
+    SwNode *parent;
+    g_autofree char *name = NULL, *path = NULL;
+    if (name_of(ov, handle, &parent, &name)) {
+        path = sw_node_path(ov, parent, name);
+        sw_node_unref(ov, parent);
+    }
+    if (path && strlen(path) < sizeof intent.path)
+        strcpy(intent.path, path);
+    int r = sw_content_lease_intend(lease, &intent);
+    ov->port->become(ov->port, &handle->cred);
+    return r;
 }
 
 /* Takes the lease on the file the handle's records belong into; *ret_st is that file's.  `caller`, if any, can end the
@@ -58,33 +134,17 @@ static int lease_end(SwOverlay *ov, SwHandle *handle, const SwCaller *caller, gs
                      SwContentLease **ret_lease, struct stat *ret_st)
 {
     for (;;) {
-        struct stat st;
-        int r = ov->port->statat(ov->port, handle->file->fd, "", &st);
-        if (r < 0)
-            return r;
-        SwLeaseText intent = {.appending = TRUE, .append_offset = st.st_size, .append_length = size};
-        intent.file_ino = st.st_ino;
-        sw_mutex_lock(&ov->lock);
-        g_autofree char *path =
-            handle->node->names ? sw_node_path_locked(handle->node->names->parent, handle->node->names->name) : NULL;
-        sw_mutex_unlock(&ov->lock);
-        if (path && strlen(path) < sizeof intent.path)
-            strcpy(intent.path, path);
         SwPredecessor predecessor;
         gint64 deadline = may_wait ? ov->port->now_us(ov->port) + LEASE_WAIT_US : 0;
-        r = sw_content_lease_take(ov->leases, st.st_ino, &intent, deadline, caller ? caller->interrupted : NULL,
-                                  caller ? caller->interrupted_data : NULL, ret_lease, &predecessor);
+        int r = sw_content_lease_take(ov->leases, handle->id.ino, NULL, deadline, caller ? caller->interrupted : NULL,
+                                      caller ? caller->interrupted_data : NULL, ret_lease, &predecessor);
         ov->port->become(ov->port, &handle->cred);
         if (r < 0)
             return r == -ETIMEDOUT && !may_wait ? -EINPROGRESS : r;
-        r = ov->port->statat(ov->port, handle->file->fd, "", ret_st);
-        int moved = r == 0 && ret_st->st_nlink == 0 ? follow(ov, handle) : 0;
-        if (r == 0 && moved == 0 && ret_st->st_size != st.st_size) {
-            intent.append_offset = ret_st->st_size;
-            r = sw_content_lease_intend(*ret_lease, &intent);
-            ov->port->become(ov->port, &handle->cred);
-        }
-        if (r == 0 && moved == 0)
+        int moved = look_at_end(ov, handle, predecessor, ret_st);
+        if (moved == 0)
+            r = intend(ov, handle, *ret_lease, size, ret_st);
+        if (moved == 0 && r == 0)
             return 0;
         (void)sw_content_lease_release(*ret_lease);
         ov->port->become(ov->port, &handle->cred);

@@ -9,6 +9,7 @@
  *  3. RENAME out of our own stage directory: the only call that publishes a stage, and the fence (C21).
  *  4. The staged node becomes the name's committed node.
  */
+#include "../port/replace.h"
 #include "internal.h"
 
 #include <errno.h>
@@ -81,15 +82,10 @@ static int rename_out(SwStage *stage, const SwTarget *target, guint flags)
     return r;
 }
 
-static gboolean same_object(const SwFound *a, const SwFound *b)
-{
-    return a->st.st_ino == b->st.st_ino && a->tag == b->tag;
-}
-
 static gboolean leads_to(SwOverlay *ov, const SwTarget *target, const SwFound *wanted)
 {
     SwFound found;
-    return ov->port->lookat(ov->port, target->dir->fd, target->name, &found) == 0 && same_object(&found, wanted);
+    return ov->port->lookat(ov->port, target->dir->fd, target->name, &found) == 0 && sw_same_object(&found, wanted);
 }
 
 /* The node takes the identity under which it will be found, before others can find it; back when it failed. */
@@ -138,7 +134,7 @@ static void committed(SwStage *stage, const SwTarget *target)
 
 static gboolean same_content(const SwFound *a, const SwFound *b)
 {
-    return same_object(a, b) && a->st.st_size == b->st.st_size &&
+    return sw_same_object(a, b) && a->st.st_size == b->st.st_size &&
            memcmp(&a->st.st_mtim, &b->st.st_mtim, sizeof a->st.st_mtim) == 0;
 }
 
@@ -153,11 +149,11 @@ static int merge(SwStage *stage, int current, const SwFound *now, int to)
     if (keep == (guint64)now->st.st_size && port->clone(port, current, to) == 0)
         keep = 0;
     if (keep)
-        r = sw_copy_sparse(port, current, to, keep);
+        r = sw_copy_sparse(port, current, to, keep, NULL);
     for (guint i = 0; r == 0 && i < sw_ranges_count(&stage->ranges); i++) {
         SwRange piece = sw_ranges_get(&stage->ranges, i);
         size = MAX(size, piece.end);
-        r = sw_copy_bytes(port, stage->file->fd, to, piece.start, piece.end);
+        r = sw_copy_bytes(port, stage->file->fd, to, piece.start, piece.end, NULL);
     }
     return r < 0 ? r : port->ftruncate(port, to, size);
 }
@@ -206,27 +202,15 @@ static int rebase(SwStage *stage, const SwTarget *target, const SwFound *now)
     return 0;
 }
 
-/*
- * A rewriter's version that the edit displaced goes back to its name, and the edit starts over with it.  Should a still
- * newer one stand there by then, that comes out in exchange, and goes back in its turn: the last commit wins (C9).
- * What is left in the stage's place is ours, or a version that was replaced.
- */
-static int put_back(SwStage *stage, const SwTarget *target, SwFound displaced)
+/* A rewriter's version that the edit displaced goes back to its name, and the edit starts over with it. */
+static int put_back(SwStage *stage, const SwTarget *target, const SwFound *displaced)
 {
-    SwOverlay *ov = stage->overlay;
-    int stage_dir = sw_stage_dir(stage);
-    SwFound put, out;
-    int r = ov->port->lookat(ov->port, stage->file->fd, "", &put);
-    for (guint tries = 0; r == 0 && tries < EDIT_TRIES; tries++) {
-        r = ov->port->renameat(ov->port, stage_dir, stage->stage_name, target->dir->fd, target->name, RENAME_EXCHANGE);
-        if (r == 0)
-            r = ov->port->lookat(ov->port, stage_dir, stage->stage_name, &out);
-        if (r < 0 || same_object(&out, &put))
-            return r;
-        put = displaced;
-        displaced = out;
-    }
-    return r < 0 ? r : -EBUSY;
+    SwPort *port = stage->overlay->port;
+    SwFound put;
+    int r = port->lookat(port, stage->file->fd, "", &put);
+    if (r < 0)
+        return r;
+    return sw_give_back(port, sw_stage_dir(stage), stage->stage_name, target->dir->fd, target->name, &put, displaced);
 }
 
 /*
@@ -246,10 +230,10 @@ static int publish_edit(SwStage *stage, const SwTarget *target, const SwFound *o
     ov->port->become(ov->port, NULL);
     /* If this fails it is not known what would be dropped, so nothing is. */
     if (ov->port->lookat(ov->port, stage_dir, stage->stage_name, &replaced) == 0) {
-        if (same_object(&replaced, over)) {
+        if (sw_same_object(&replaced, over)) {
             ov->port->unlinkat(ov->port, stage_dir, stage->stage_name, 0);
         } else {
-            r = put_back(stage, target, replaced);
+            r = put_back(stage, target, &replaced);
             r = r < 0 ? r : 1;
         }
     }
@@ -263,7 +247,7 @@ static int edit_once(SwStage *stage, const SwTarget *target, const SwFound *seen
     int r = sw_look(stage->overlay, target->dir->fd, target->name, &now, NULL);
     if (r < 0)
         return r == -ENOENT ? -ESTALE : r;
-    if (!same_object(&now, seen))
+    if (!sw_same_object(&now, seen))
         return 1; /* the lease is on a version that was replaced meanwhile */
     if (!same_content(&stage->base, &now)) {
         r = rebase(stage, target, &now);

@@ -73,6 +73,7 @@ static int create_direct(SwOverlay *ov, const Creating *c, SwHandleKind kind, Sw
     ret_entry->entry_us = ret_entry->attr_us = ov->config->attr_cache_us;
     SwIdentity id = {.ino = found.st.st_ino, .tag = found.tag};
     *ret_handle = sw_handle_new(ov, c->caller, node, kind, c->flags, file, &id);
+    sw_handle_opened_as(ov, *ret_handle, c->parent, c->name, found.st.st_nlink);
     sw_entry_count(ov, ret_entry);
     sw_node_unref(ov, node);
     return 0;

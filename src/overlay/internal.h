@@ -134,9 +134,14 @@ struct SwHandle {
     SwNode *node;   /* counted */
     SwStage *stage; /* counted; of STAGED, and of what was that before */
     SwCred cred;
-    SwMutex lock;        /* of `file` and `pending` of an APPEND handle */
-    SwFile *file;        /* L for the pointer: counted; all but STAGED */
-    SwIdentity id;       /* of `file` */
+    SwMutex lock;  /* of `file` and `pending` of an APPEND handle */
+    SwFile *file;  /* L for the pointer: counted; all but STAGED */
+    SwIdentity id; /* of `file` */
+    /* APPEND: where its file is, for the intent and when that file is replaced */
+    SwNode *bearer; /* counted; of `file`: has its names, as far as they are known here */
+    SwNode *parent; /* counted; the name it was opened by */
+    char *name;
+    nlink_t links;       /* names that `file` had when it was last known to be the right one */
     GByteArray *pending; /* pieces of a record that is not complete yet */
     int failure;         /* of a record whose first pieces were taken: for the next write or close to report */
     gint64 pending_since_us;
@@ -318,10 +323,6 @@ int sw_stage_new_file(SwOverlay *ov, const SwCaller *caller, SwNode *inherit_fro
 /* Over a version: `truncated` = nothing of it is wanted.  Takes a reference on `base_file`. */
 int sw_stage_new_over(SwOverlay *ov, const SwCaller *caller, SwNode *parent, const char *name, const SwFound *base,
                       SwFile *base_file, gboolean truncated, SwStage **ret_stage) G_GNUC_WARN_UNUSED_RESULT;
-/* The first `end` bytes of a file, holes left as holes, into an empty one. */
-int sw_copy_sparse(SwPort *port, int from, int to, off_t end) G_GNUC_WARN_UNUSED_RESULT;
-/* The bytes of [start, end) to the same place; stops early where `from` ends. */
-int sw_copy_bytes(SwPort *port, int from, int to, off_t start, off_t end) G_GNUC_WARN_UNUSED_RESULT;
 /* S held: readies the stage for a change of content; of a base, `upto` bytes are wanted. */
 int sw_stage_ready(SwStage *stage, guint64 upto) G_GNUC_WARN_UNUSED_RESULT;
 /* S held: makes `file` a stage file holding the first `upto` bytes of the base. */
@@ -400,6 +401,8 @@ int sw_can_replace(SwOverlay *ov, const SwCred *cred, int dirfd, const struct st
                    gboolean *ret_can) G_GNUC_WARN_UNUSED_RESULT;
 SwHandle *sw_handle_new(SwOverlay *ov, const SwCaller *caller, SwNode *node, SwHandleKind kind, int flags, SwFile *file,
                         const SwIdentity *id);
+/* Tells an APPEND handle by which name it was opened, and how many its file has. */
+void sw_handle_opened_as(SwOverlay *ov, SwHandle *handle, SwNode *parent, const char *name, nlink_t links);
 /* `node` is the stage's own, but for a magic link. */
 SwHandle *sw_handle_new_staged(SwOverlay *ov, const SwCaller *caller, SwNode *node, SwStage *stage, int flags);
 gboolean sw_writes(int flags);

@@ -293,6 +293,9 @@ static void handle_free(SwOverlay *ov, SwHandle *handle)
     sw_file_unref(handle->file);
     sw_stage_unref(handle->stage);
     sw_node_unref(ov, handle->node);
+    sw_node_unref(ov, handle->bearer);
+    sw_node_unref(ov, handle->parent);
+    g_free(handle->name);
     if (handle->pending)
         g_byte_array_unref(handle->pending);
     sw_mutex_clear(&handle->lock);

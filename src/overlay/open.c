@@ -43,6 +43,20 @@ SwHandle *sw_handle_new(SwOverlay *ov, const SwCaller *caller, SwNode *node, SwH
     return handle;
 }
 
+void sw_handle_opened_as(SwOverlay *ov, SwHandle *handle, SwNode *parent, const char *name, nlink_t links)
+{
+    if (handle->kind != SW_HANDLE_APPEND)
+        return;
+    handle->links = links;
+    handle->name = g_strdup(name);
+    sw_mutex_lock(&ov->lock);
+    handle->bearer = handle->node;
+    handle->parent = parent;
+    sw_node_ref_locked(handle->bearer);
+    sw_node_ref_locked(handle->parent);
+    sw_mutex_unlock(&ov->lock);
+}
+
 SwCaching sw_handle_caching(const SwHandle *handle)
 {
     return handle->caching;
@@ -155,6 +169,7 @@ static SwHandle *handle_of(SwOverlay *ov, const Opening *opening, SwNode *node, 
 {
     SwIdentity id = {.ino = found->st.st_ino, .tag = found->tag};
     SwHandle *handle = sw_handle_new(ov, opening->caller, node, kind, opening->flags, file, &id);
+    sw_handle_opened_as(ov, handle, opening->parent, opening->name, found->st.st_nlink);
     handle->cut_later = opening->early && (opening->flags & O_TRUNC);
     return handle;
 }

@@ -6,11 +6,11 @@
  *     \--discard--> GONE
  */
 #include "../core/acl.h"
+#include "../port/replace.h"
 #include "internal.h"
 
 #include <errno.h>
 #include <fcntl.h>
-#include <linux/limits.h>
 #include <string.h>
 
 SwStage *sw_stage_ref(SwStage *stage)
@@ -246,23 +246,6 @@ int sw_stage_new_over(SwOverlay *ov, const SwCaller *caller, SwNode *parent, con
 
 /* ---- attributes carried over from the version that is replaced (C17) */
 
-static int carry_xattrs(SwStage *stage, int from_dirfd, const char *from_name, const struct stat *from, int to_fd)
-{
-    SwPort *port = stage->overlay->port;
-    char keys[4096];
-    ssize_t size = port->listxattr(port, from_dirfd, from_name, keys, sizeof keys);
-    for (const char *key = keys; size > 0 && key < keys + size; key += strlen(key) + 1) {
-        if (strcmp(key, "security.capability") == 0 && from->st_uid != stage->cred.uid)
-            continue;
-        g_autofree char *value = g_malloc(XATTR_SIZE_MAX);
-        ssize_t length = port->getxattr(port, from_dirfd, from_name, key, value, XATTR_SIZE_MAX);
-        int r = length < 0 ? 0 : port->setxattr(port, to_fd, "", key, value, length, 0);
-        if (r == -ENOSPC || r == -EDQUOT)
-            return r;
-    }
-    return 0;
-}
-
 /* A user's write takes the privilege bits away, as on any file system; root keeps them (CAP_FSETID). */
 static mode_t carried_mode(const SwStage *stage, const struct stat *from)
 {
@@ -285,7 +268,7 @@ int sw_stage_carry(SwStage *stage, int from_dirfd, const char *from_name, const 
     if (!stage->owner_set && (now.st_uid != from->st_uid || now.st_gid != from->st_gid) &&
         port->chownat(port, to_fd, "", from->st_uid, from->st_gid) < 0)
         (void)port->chownat(port, to_fd, "", (uid_t)-1, from->st_gid);
-    r = carry_xattrs(stage, from_dirfd, from_name, from, to_fd);
+    r = sw_carry_xattrs(port, from_dirfd, from_name, to_fd, from->st_uid == stage->cred.uid);
     if (r == 0 && !stage->mode_set && port->statat(port, to_fd, "", &now) == 0 &&
         (now.st_mode & 07777) != carried_mode(stage, from))
         r = port->chmodat(port, to_fd, "", carried_mode(stage, from));
@@ -294,33 +277,6 @@ int sw_stage_carry(SwStage *stage, int from_dirfd, const char *from_name, const 
 }
 
 /* ---- content */
-
-int sw_copy_bytes(SwPort *port, int from, int to, off_t start, off_t end)
-{
-    while (start < end) {
-        ssize_t n = port->copy_range(port, from, start, to, start, MIN(end - start, (off_t)1 << 30));
-        if (n < 0)
-            return n;
-        if (n == 0)
-            break; /* the file was cut while it was copied; the commit will see that it changed */
-        start += n;
-    }
-    return 0;
-}
-
-int sw_copy_sparse(SwPort *port, int from, int to, off_t end)
-{
-    int r = 0;
-    for (off_t at = 0; r == 0 && at < end;) {
-        off_t data = port->lseek(port, from, at, SEEK_DATA);
-        if (data == -ENXIO || data >= end)
-            break; /* a hole to the end */
-        off_t hole = data < 0 ? end : port->lseek(port, from, data, SEEK_HOLE);
-        at = hole > data && hole < end ? hole : end;
-        r = sw_copy_bytes(port, from, to, MAX(data, 0), at);
-    }
-    return r < 0 ? r : port->ftruncate(port, to, end);
-}
 
 static int copy_base(SwStage *stage, int from, int to, guint64 upto)
 {
@@ -331,7 +287,7 @@ static int copy_base(SwStage *stage, int from, int to, guint64 upto)
         return r;
     if (upto >= (guint64)st.st_size && port->clone(port, from, to) == 0)
         return 0;
-    return sw_copy_sparse(port, from, to, MIN(upto, (guint64)st.st_size));
+    return sw_copy_sparse(port, from, to, MIN(upto, (guint64)st.st_size), NULL);
 }
 
 int sw_stage_materialise(SwStage *stage, guint64 upto)

@@ -58,6 +58,7 @@ static int posix_random(SwPort *port, void *buf, size_t size)
 
 static void posix_free(SwPort *port)
 {
+    sw_proc_maps_close(sw_posix_proc(port));
     sw_proc_unref(sw_posix_proc(port));
     g_free(port);
 }

@@ -68,6 +68,9 @@ SwProc *sw_proc_new(void)
     SwProc *proc = g_new0(SwProc, 1);
 
     proc->refs = 1;
+    sw_mutex_init(&proc->maps.lock);
+    (void)pthread_cond_init(&proc->maps.wanted, NULL);
+    g_queue_init(&proc->maps.jobs);
     proc->loadavg_fd = -1;
     proc->fd = open_checked(AT_FDCWD, "/proc", O_RDONLY | O_DIRECTORY);
     if (proc->fd >= 0 && !shows_us(proc->fd)) {
@@ -97,6 +100,8 @@ void sw_proc_unref(SwProc *proc)
         (void)close(proc->loadavg_fd);
     if (proc->fd >= 0)
         (void)close(proc->fd);
+    (void)pthread_cond_destroy(&proc->maps.wanted);
+    sw_mutex_clear(&proc->maps.lock);
     g_free(proc);
 }
 

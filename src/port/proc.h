@@ -12,14 +12,22 @@
  * is read only of processes that have given up their memory, and `maps` only by a thread that may be left behind.
  */
 
+#include "../core/base.h"
 #include "posix.h"
 
 /* Reference counted, since a thread stuck in `maps` may outlive the port. */
 struct SwProc {
     /* atomic */
     gint refs;
-    gint n_map_readers;
     guint64 known_mount; /* proc_fds.c: a mount that was seen to be of a device */
+
+    struct { /* proc_maps.c; protected by lock */
+        SwMutex lock;
+        pthread_cond_t wanted; /* a job came, or the end */
+        GQueue jobs;           /* counted; each has a parked reader that will take it */
+        guint n_readers, n_parked;
+        gboolean closed;
+    } maps;
 
     /* immutable after sw_proc_new */
     int fd;                /* /proc of our own pid namespace, or -1: then nothing is known of anybody */
@@ -35,6 +43,8 @@ struct SwProc {
 SwProc *sw_proc_new(void); /* never NULL */
 SwProc *sw_proc_ref(SwProc *proc);
 void sw_proc_unref(SwProc *proc);
+/* The port is going: whoever is parked for it ends. */
+void sw_proc_maps_close(SwProc *proc);
 
 /* A file of /proc, whole, NUL-terminated. */
 typedef struct {

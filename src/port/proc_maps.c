@@ -4,8 +4,9 @@
  * Does a process have a shared mapping of an inode?
  *
  * Opening `maps` of a process that is inside execve(2) blocks until the exec is over, and the exec may be waiting for
- * the very answer we are about to give.  So a detached thread does it, and is left behind at the deadline: it ends when
- * the exec does, and frees what it shares with the one who asked.
+ * the very answer we are about to give.  So a detached thread does it, a *reader*, and is left behind at the deadline:
+ * it goes on when the exec is over, and frees what it shares with the one who asked.  A few readers that are done stay,
+ * parked, for the next who asks: making one costs 20 system calls.
  */
 
 #include "proc.h"
@@ -20,19 +21,16 @@
 
 #define NS_PER_S 1000000000L
 #define DEADLINE_NS (20L * 1000 * 1000)
-#define READERS_MAX 16 /* threads left behind at once; beyond, "cannot be asked" is the answer */
+#define READERS_MAX 16 /* threads, most of them left behind; beyond, "cannot be asked" is the answer */
+#define PARKED_MAX 4
 #define STACK_SIZE (256 * 1024)
 #define BUFFER_SIZE (20 * 1024) /* over the longest line, a path of escapes */
 
 typedef struct {
     /* immutable */
-    SwProc *proc; /* owned reference */
     pid_t tgid;
     dev_t dev;
     ino_t ino;
-
-    /* the reader's; here because a first allocation in a new thread costs it an arena */
-    char buf[BUFFER_SIZE];
 
     /* protected by lock */
     pthread_mutex_t lock;
@@ -41,6 +39,13 @@ typedef struct {
     gboolean done;
     int result;
 } Job;
+
+/* Allocated by who makes it, because a first allocation in a new thread costs it an arena. */
+typedef struct {
+    SwProc *proc; /* owned reference */
+    Job *job;     /* counted: the one at hand */
+    char buf[BUFFER_SIZE];
+} Reader;
 
 static void job_unref(Job *job)
 {
@@ -53,7 +58,6 @@ static void job_unref(Job *job)
         return;
     (void)pthread_mutex_destroy(&job->lock);
     (void)pthread_cond_destroy(&job->cond);
-    sw_proc_unref(job->proc);
     g_free(job);
 }
 
@@ -72,9 +76,9 @@ static gboolean is_mapping_of(const char *line, dev_t dev, ino_t ino)
 }
 
 /* Looks at all whole lines in the buffer; returns how many bytes those were, or -1 when a mapping was found. */
-static ssize_t look_at_lines(Job *job, gsize size)
+static ssize_t look_at_lines(Reader *reader, gsize size)
 {
-    char *buf = job->buf;
+    char *buf = reader->buf;
     gsize at = 0;
 
     for (;;) {
@@ -83,16 +87,16 @@ static ssize_t look_at_lines(Job *job, gsize size)
         if (!end)
             return (ssize_t)at;
         *end = '\0';
-        if (is_mapping_of(buf + at, job->dev, job->ino))
+        if (is_mapping_of(buf + at, reader->job->dev, reader->job->ino))
             return -1;
         at = end - buf + 1;
     }
 }
 
 /* 1, 0 or -errno as the member; *ret_any tells whether there was anything to read. */
-static int look_at_file(Job *job, int fd, gboolean *ret_any)
+static int look_at_file(Reader *reader, int fd, gboolean *ret_any)
 {
-    char *buf = job->buf;
+    char *buf = reader->buf;
     gsize kept = 0;
 
     for (;;) {
@@ -101,7 +105,7 @@ static int look_at_file(Job *job, int fd, gboolean *ret_any)
         if (got <= 0)
             return got < 0 ? -errno : 0;
         *ret_any = TRUE;
-        used = look_at_lines(job, kept + got);
+        used = look_at_lines(reader, kept + got);
         if (used < 0)
             return 1;
         kept = kept + got - used;
@@ -111,60 +115,96 @@ static int look_at_file(Job *job, int fd, gboolean *ret_any)
     }
 }
 
-static int look_at_base(Job *job, const char *base, gboolean *ret_any)
+static int look_at_base(Reader *reader, const char *base, gboolean *ret_any)
 {
     char path[SW_PROC_BASE_SIZE + 8];
     sw_autofd int fd = -1;
 
     (void)snprintf(path, sizeof path, "%s/maps", base);
-    fd = openat(job->proc->fd, path, O_RDONLY | O_CLOEXEC);
-    return fd < 0 ? -errno : look_at_file(job, fd, ret_any);
+    fd = openat(reader->proc->fd, path, O_RDONLY | O_CLOEXEC);
+    return fd < 0 ? -errno : look_at_file(reader, fd, ret_any);
 }
 
-static int look_at_process(Job *job)
+static int look_at_process(Reader *reader)
 {
     char base[SW_PROC_BASE_SIZE];
     gboolean any = FALSE;
     int r;
 
-    sw_proc_base(base, job->tgid);
-    r = look_at_base(job, base, &any);
+    sw_proc_base(base, reader->job->tgid);
+    r = look_at_base(reader, base, &any);
     /* Nothing there: exiting, or only the first thread has ended. */
     if (r == 0 && !any) {
-        pid_t tid = sw_proc_live_thread(job->proc, job->tgid);
+        pid_t tid = sw_proc_live_thread(reader->proc, reader->job->tgid);
 
-        if (tid > 0 && tid != job->tgid) {
-            sw_proc_thread_base(base, job->tgid, tid);
-            r = look_at_base(job, base, &any);
+        if (tid > 0 && tid != reader->job->tgid) {
+            sw_proc_thread_base(base, reader->job->tgid, tid);
+            r = look_at_base(reader, base, &any);
         }
     }
     if (r >= 0)
         return r;
-    r = sw_proc_error(job->tgid, r);
+    r = sw_proc_error(reader->job->tgid, r);
     return r == -ESRCH ? 0 : r; /* the gone map nothing */
 }
 
-static void *reader(void *data)
+static void answer(Reader *reader)
 {
-    Job *job = data;
+    Job *job = reader->job;
     SwCredSaved ignored;
     /* A new thread acts as its creator did at that moment, perhaps as one who may not look. */
     int r = sw_cred_suspend(&ignored);
 
     if (r == 0)
-        r = look_at_process(job);
-    g_atomic_int_add(&job->proc->n_map_readers, -1);
+        r = look_at_process(reader);
     (void)pthread_mutex_lock(&job->lock);
     job->result = r;
     job->done = TRUE;
-    (void)pthread_cond_signal(&job->cond);
     (void)pthread_mutex_unlock(&job->lock);
+    (void)pthread_cond_signal(&job->cond); /* not before, or it would wait for the lock */
     job_unref(job);
+}
+
+/* The next job, or NULL: this reader is not needed any more. */
+static Job *park(SwProc *proc)
+{
+    Job *job = NULL;
+
+    SW_HOLD(&proc->maps.lock);
+    if (!proc->maps.closed && proc->maps.n_parked < PARKED_MAX) {
+        proc->maps.n_parked++;
+        while (!proc->maps.closed && g_queue_is_empty(&proc->maps.jobs))
+            (void)pthread_cond_wait(&proc->maps.wanted, &proc->maps.lock);
+        proc->maps.n_parked--;
+        job = g_queue_pop_head(&proc->maps.jobs);
+    }
+    if (!job)
+        proc->maps.n_readers--;
+    return job;
+}
+
+static void *read_maps(void *data)
+{
+    Reader *reader = data;
+
+    do {
+        answer(reader);
+        reader->job = park(reader->proc);
+    } while (reader->job);
+    sw_proc_unref(reader->proc);
+    g_free(reader);
     return NULL;
 }
 
+void sw_proc_maps_close(SwProc *proc)
+{
+    SW_HOLD(&proc->maps.lock);
+    proc->maps.closed = TRUE;
+    (void)pthread_cond_broadcast(&proc->maps.wanted);
+}
+
 /* Detached, on a small stack, with all signals blocked: they are for the daemon's main thread. */
-static int start_reader(Job *job)
+static int start_thread(Reader *reader)
 {
     pthread_attr_t attr;
     sigset_t all, before;
@@ -176,7 +216,7 @@ static int start_reader(Job *job)
     (void)pthread_attr_setstacksize(&attr, STACK_SIZE);
     (void)sigfillset(&all);
     (void)pthread_sigmask(SIG_SETMASK, &all, &before);
-    r = pthread_create(&thread, &attr, reader, job);
+    r = pthread_create(&thread, &attr, read_maps, reader);
     (void)pthread_sigmask(SIG_SETMASK, &before, NULL);
     (void)pthread_attr_destroy(&attr);
     return -r;
@@ -201,13 +241,12 @@ static int await(Job *job)
     return r;
 }
 
-static Job *job_new(SwPort *port, pid_t tgid, dev_t dev, ino_t ino)
+static Job *job_new(pid_t tgid, dev_t dev, ino_t ino)
 {
     Job *job = g_new0(Job, 1);
 
     (void)pthread_mutex_init(&job->lock, NULL);
     (void)pthread_cond_init(&job->cond, NULL);
-    job->proc = sw_proc_ref(sw_posix_proc(port));
     job->tgid = tgid;
     job->dev = dev;
     job->ino = ino;
@@ -215,24 +254,52 @@ static Job *job_new(SwPort *port, pid_t tgid, dev_t dev, ino_t ino)
     return job;
 }
 
-static int ask_reader(SwPort *port, pid_t tgid, dev_t dev, ino_t ino)
+static int start_reader(SwProc *proc, Job *job)
 {
-    SwProc *proc = sw_posix_proc(port);
-    Job *job;
+    Reader *reader = g_new0(Reader, 1);
     int r;
 
-    if (g_atomic_int_add(&proc->n_map_readers, 1) >= READERS_MAX) {
-        g_atomic_int_add(&proc->n_map_readers, -1);
-        return -ETIMEDOUT;
-    }
-    job = job_new(port, tgid, dev, ino);
-    r = start_reader(job);
+    reader->proc = sw_proc_ref(proc);
+    reader->job = job;
+    r = start_thread(reader);
     if (r < 0) {
-        g_atomic_int_add(&proc->n_map_readers, -1);
-        job_unref(job);
-    } else {
-        r = await(job);
+        sw_proc_unref(proc);
+        g_free(reader);
     }
+    return r;
+}
+
+/* Hands the job to a reader, with a reference.  -ETIMEDOUT: they are all stuck. */
+static int hand_over(SwProc *proc, Job *job)
+{
+    gboolean parked;
+    int r = 0;
+
+    sw_mutex_lock(&proc->maps.lock);
+    parked = proc->maps.n_parked > g_queue_get_length(&proc->maps.jobs);
+    if (parked)
+        g_queue_push_tail(&proc->maps.jobs, job);
+    else if (proc->maps.n_readers >= READERS_MAX)
+        r = -ETIMEDOUT;
+    else
+        r = start_reader(proc, job);
+    if (!parked && r == 0)
+        proc->maps.n_readers++;
+    sw_mutex_unlock(&proc->maps.lock);
+    if (parked)
+        (void)pthread_cond_signal(&proc->maps.wanted);
+    return r;
+}
+
+static int ask_reader(SwPort *port, pid_t tgid, dev_t dev, ino_t ino)
+{
+    Job *job = job_new(tgid, dev, ino);
+    int r = hand_over(sw_posix_proc(port), job);
+
+    if (r < 0)
+        job_unref(job);
+    else
+        r = await(job);
     job_unref(job);
     return r;
 }

@@ -327,3 +327,27 @@ def test_namespaces_of_the_test_itself(mount):
     assert mount.read("f") == b"x"
     writer("os.close(fd)")
     assert mount.read("f") == b"y"
+
+
+@pytest.mark.expect_log("no copy could be made")
+@pytest.mark.parametrize("why", ["directory", "owner"])
+def test_ordinary_user_breaks_an_append(users_host, why):
+    """C11, C24: where he may not replace the file, or could not give the copy to its owner, appends go on in place, and
+    the log says so."""
+    host = users_host
+    mine = launch_as_user(host)
+    mine("os.mkdir('d'); put('d/log', b'one\\ntorn')")
+    log = host.source + "/d/log"
+    os.chmod(log, 0o666)
+    os.chmod(host.source + "/d", 0o555 if why == "directory" else 0o755)
+    os.chown(log, NOBODY if why == "directory" else 31001, -1)
+    before = os.stat(log)
+    text = "gone.0123456789abcdef 1 append 4 9 %d d/log" % before.st_ino
+    os.symlink(text, "%s/.safewritefs/leases/%016x" % (host.source, before.st_ino))
+    mine("put('d/log', b'two\\n', flags=os.O_WRONLY | os.O_APPEND)")
+    after = os.stat(log)
+    assert (after.st_ino, after.st_uid) == (before.st_ino, before.st_uid)
+    with open(log, "rb") as f:
+        assert f.read() == b"one\ntwo\n"
+    assert "d/log: a host that is dead was appending to it" in host.log_text()
+    umount_as_user(host)

@@ -5,6 +5,7 @@
 #include <fcntl.h>
 #include <signal.h>
 #include <string.h>
+#include <unistd.h>
 
 #define BEFORE "0123456789abcdef"
 #define FRESH "a new and longer content, all of it"
@@ -193,6 +194,107 @@ static void appends(SimRun *run)
     sim_exit(run->a, p, 0);
 }
 
+static SimRun *overtaken; /* by B, right before A's first try for a lease */
+
+static int symlinkat_overtaken(SwPort *port, const char *target, int dirfd, const char *name)
+{
+    SimRun *run = g_steal_pointer(&overtaken);
+
+    run->a->port->symlinkat = run->symlinkat;
+    if (sim_put(run->b, sim_program(run->b), SIM_NAME, O_APPEND, "<B>\n") == 0)
+        g_ptr_array_add(run->records, g_strdup("<B>\n"));
+    else
+        sim_complain(run->sim, "B's append beside A's failed");
+    return port->symlinkat(port, target, dirfd, name);
+}
+
+/* The end is another when A gets the lease; A's record is longer than what B has appended meanwhile. */
+static void overtaken_append(SimRun *run)
+{
+    SimProcess *p = sim_program(run->a);
+    int fd = sim_open(run->a, p, SIM_NAME, O_WRONLY | O_APPEND);
+
+    run->appends = TRUE;
+    g_ptr_array_add(run->records, g_strdup(run->old));
+    if (fd >= 0 && !sim_host_is_dead(run->a)) {
+        overtaken = run;
+        run->symlinkat = run->a->port->symlinkat;
+        run->a->port->symlinkat = symlinkat_overtaken;
+        append(run, run->a, p, fd, "<a long record of A>\n");
+        run->a->port->symlinkat = run->symlinkat;
+    }
+    sim_exit(run->a, p, 0);
+}
+
+#define LATE "<the late one>\n"
+
+/* A mount of A's machine has died with the lease in hand, and half of its record is there. */
+static int leave_torn_append(SimRun *run, ino_t *ret_ino)
+{
+    SimHost *dead = sim_host_mounted(run->sim, 1);
+    off_t offset = (off_t)strlen(run->old);
+    int fd = openat(run->sim->source, SIM_NAME, O_RDWR | O_CLOEXEC);
+    g_autofree char *target = NULL, *link = NULL;
+    struct stat st;
+
+    if (fd < 0 || fstat(fd, &st) < 0 || pwrite(fd, LATE, strlen(LATE) / 2, offset) < 0)
+        sim_complain(run->sim, "cannot prepare the torn append");
+    target = g_strdup_printf("%s 1 append %ld %zu %lu " SIM_NAME, sw_control_host_id(dead->control), (long)offset,
+                             strlen(LATE), (unsigned long)st.st_ino);
+    link = g_strdup_printf(".safewritefs/leases/%016lx", (unsigned long)st.st_ino);
+    if (symlinkat(target, run->sim->source, link) < 0)
+        sim_complain(run->sim, "cannot prepare the lease");
+    sim_port_kill(dead->port);
+    sim_host_free(dead);
+    *ret_ino = st.st_ino;
+    return fd;
+}
+
+/* Its write arrives now.  If it finds the file at the name, that is because the break is not over, or, with a fault
+ * that keeps A from making a copy, because A goes on in place: the case that semantics.md leaves open. */
+static void arrive_late(SimRun *run, int late, ino_t ino)
+{
+    struct stat st;
+    gboolean copied = fstatat(run->sim->source, SIM_NAME, &st, 0) == 0 && st.st_ino != ino;
+
+    if (!copied && !sim_host_is_dead(run->a)) {
+        if (run->fault == SIM_NONE)
+            sim_complain(run->sim, "A went on in place");
+        return;
+    }
+    if (!copied)
+        g_ptr_array_add(run->unsure, g_strdup(LATE));
+    if (pwrite(late, LATE, strlen(LATE), (off_t)strlen(run->old)) < 0)
+        sim_complain(run->sim, "the late write failed");
+}
+
+static void broken_append(SimRun *run)
+{
+    SimProcess *p = sim_program(run->a), *q = sim_program(run->b);
+    int fd = sim_open(run->a, p, SIM_NAME, O_WRONLY | O_APPEND);
+    int other = sim_open(run->b, q, SIM_NAME, O_WRONLY | O_APPEND);
+    ino_t ino;
+    int late = leave_torn_append(run, &ino);
+
+    run->appends = TRUE;
+    g_ptr_array_add(run->records, g_strdup(run->old));
+    if (fd >= 0)
+        append(run, run->a, p, fd, "<first of A>\n");
+    arrive_late(run, late, ino);
+    /* Should A not have come to it: the next mount of that machine buries. */
+    if (!sim_host_is_dead(run->a))
+        sim_host_free(sim_host_mounted(run->sim, 1));
+    if (other < 0)
+        sim_complain(run->sim, "B cannot append: %d", other);
+    else if (!sim_host_is_dead(run->a) || run->b->machine == run->a->machine)
+        append(run, run->b, q, other, "<the one of B>\n");
+    if (fd >= 0)
+        append(run, run->a, p, fd, "<second of A>\n");
+    (void)close(late);
+    sim_exit(run->b, q, 0);
+    sim_exit(run->a, p, 0);
+}
+
 /* ---- renames */
 
 static void rename_staged(SimRun *run)
@@ -327,6 +429,8 @@ const SimScenario sim_scenarios[] = {
     {"C10 edit beside a rewrite", BEFORE, FALSE, edit_beside_rewrite},
     {"C11 appends", "<old>\n", FALSE, appends},
     {"C11 appends to a new file", NULL, FALSE, appends},
+    {"C11 append that is overtaken", "<old>\n", FALSE, overtaken_append},
+    {"C11 append after a broken one", "<old>\n", FALSE, broken_append},
     {"C12 exclusive", NULL, FALSE, exclusive},
     {"C12 exclusive, contended", NULL, FALSE, exclusive_contended},
     {"C5 rename of a staged file", BEFORE, FALSE, rename_staged},

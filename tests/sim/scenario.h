@@ -24,6 +24,7 @@ typedef struct {
     GPtrArray *records; /* of appends reported as done, owned */
     GPtrArray *unsure;  /* of appends whose end the program did not learn, owned */
     gboolean appends;   /* then not `allowed` counts, but records */
+    int (*symlinkat)(SwPort *port, const char *target, int dirfd, const char *name); /* A's, while it is replaced */
 } SimRun;
 
 typedef struct {

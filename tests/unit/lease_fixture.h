@@ -45,6 +45,7 @@ static inline int fixture_setup(void **state)
     f->source = open(f->path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     f->port = sw_port_posix_new();
     f->config = (SwConfig){.lease_us = 20000000, .salvage_max = 1 << 20, .salvage_age_us = G_TIME_SPAN_HOUR};
+    f->config.edit_copy_max = 1 << 20;
     *state = f;
     return 0;
 }
