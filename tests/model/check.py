@@ -27,6 +27,7 @@ LEFT_OVER = ("LEFT_OVER", "HOSTS=4")
 PROOFS = [
     ("lease", ()),
     ("lease", ("CHAIN",)),
+    ("lease", ("REJOIN",)),
     ("lease", LEFT_OVER),
     ("lease", LEFT_OVER + ("APPEND",)),
     ("lease", ("FREED",)),
@@ -39,11 +40,10 @@ PROOFS = [
 # What has to be refuted: model, definitions, steps that change places.
 MUTANTS = [
     ("lease", ("MUTANT_RENAMED_AWAY",), None),
-    ("lease", ("MUTANT_PRESENT_EPOCH",), None),
-    ("lease", ("MUTANT_NO_LEASE_MARK",), None),
+    ("lease", ("REJOIN", "MUTANT_PRESENT_EPOCH"), None),
+    ("lease", LEFT_OVER + ("MUTANT_NO_LEASE_MARK",), None),
     ("lease", ("MUTANT_UNLINK",), None),
     ("lease", LEFT_OVER + ("MUTANT_DROP_BY_NAME",), None),
-    ("lease", ("FREED", "MUTANT_NEVER_WITHOUT_MARK"), None),
     ("lease", (), ("REMOVE_STAGES", "DROP_LEASES")),
     ("lease", (), ("REMOVE_STAGES", "REMOVE_HOST")),
     ("lease", LEFT_OVER, ("READ_AGAIN", "DROP")),
@@ -54,7 +54,6 @@ MUTANTS = [
     ("lock", ("MUTANT_NO_SECOND_LOOK",), None),
     ("lock", ("MUTANT_UNLINK_LOCK",), None),
     ("lock", LEFT_OVER + ("MUTANT_DROP_BY_NAME",), None),
-    ("lock", ("FREED", "MUTANT_NEVER_WITHOUT_MARK"), None),
     ("lock", (), ("REMOVE_STAGES", "BREAK_LOCKS")),
     ("lock", (), ("REMOVE_HOST", "BREAK_LOCKS")),
     ("lock", LEFT_OVER, ("UNDO", "DROP")),

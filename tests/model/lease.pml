@@ -265,6 +265,13 @@ init
 		run Death(1);
 		run Undertaker(2);
 		run Keeper(2)
+#elif defined(REJOIN)
+		/* 0 is silent for ever; 1 is taken for dead while it buries that one, and comes back */
+		lease = 1;
+		run Worker(2);
+		run Breaker(1, 1, 0);
+		run Breaker(2, 3, ANYBODY);
+		run Keeper(1)
 #elif defined(CHAIN)
 		/* 1 buries 0, 2 buries 1, and 0 comes back and buries what it was */
 		run Worker(0);
