@@ -94,7 +94,7 @@ class Round:
 
     # ---- workers
 
-    def roles(self, readers=True):
+    def roles(self):
         try:
             os.getxattr("/proc/%d/root%s" % (self.hosts[0].pid, self.hosts[0].mnt), LOCKS_ATTRIBUTE)
             kernel = KERNEL_LOCKS
@@ -184,6 +184,7 @@ class Round:
             self.note("freeze", host=host.hostname, meant=seconds)
             host.daemon.end(signal.SIGSTOP)
             self.after(seconds, self.thaw, host)
+        return bool(host)
 
     def thaw(self, host):
         host.daemon.end(signal.SIGCONT)
@@ -194,7 +195,7 @@ class Round:
         self.freeze_for(self.lease * self.rng.uniform(0.05, 0.4))
 
     def freeze_long(self):
-        self.freeze_for(self.lease * self.rng.uniform(1.3, 2.2))
+        return self.freeze_for(self.lease * self.rng.uniform(1.3, 2.2))
 
     def kill_daemon(self):
         """As on a crash of the machine, or of the daemon alone: its programs meet the dead mount for a moment."""
@@ -205,6 +206,7 @@ class Round:
             host.kill_daemon()
             delay = self.rng.choice((0, 0.3, 1, self.lease + 2))
             threading.Thread(target=self.remount, args=(host, delay), daemon=True).start()
+        return bool(host)
 
     def remount(self, host, delay):
         try:
@@ -244,14 +246,14 @@ class Round:
             time.sleep(self.rng.uniform(0.02, 0.4))
             self.run_later()
             if planned and until - time.monotonic() < (1 - planned[0][0]) * self.seconds:
-                planned.pop(0)[1]()
+                if planned[0][1]():  # else there are too many faults already
+                    planned.pop(0)
             else:
                 getattr(self, self.rng.choices(names, weights)[0])()
             for life in list(self.lives):
                 if life.process.poll() is not None and not life.killed:
                     self.problems.append("%s ended by itself with %d" % (life.who, life.process.returncode))
                     life.killed = True
-        return self.problems
 
     # ---- the end
 

@@ -7,7 +7,7 @@ import pytest
 import rounds
 
 SEEDS = (20, 21, 22)
-SECONDS = 12
+SECONDS = 10
 
 
 def play(lab, seed):
