@@ -57,6 +57,7 @@ struct SwNode {
     guint in_place_writes; /* L: under way now */
     gboolean stale;        /* L: what the kernel has cached of it is to be dropped when those are over */
     gboolean lingering;    /* L: committed, but handles are open that may write again: nobody else is led here */
+    gboolean grows;        /* L: its size was seen to change: the kernel may not believe it for any time (C2) */
     /* L: what the kernel was told last: the inode number is what shows in /proc, the rest is what its cached pages and
      * size go by, which it believes until `until_us`. */
     struct {
@@ -69,6 +70,7 @@ struct SwNode {
         nlink_t nlink;
         struct timespec atime, mtime, ctime;
         gint64 until_us;
+        gboolean staged; /* it had a stage then */
     } told;
 };
 
@@ -395,7 +397,7 @@ void sw_entry_count(SwOverlay *ov, SwEntry *entry);
 /* How long the kernel may believe them. */
 gint64 sw_attr_us(SwOverlay *ov, const struct stat *st, gboolean hot);
 /* To be called with every set of attributes that goes to the kernel. */
-void sw_node_tell_locked(SwOverlay *ov, SwNode *node, const struct stat *st, gint64 attr_us);
+gint64 sw_node_tell_locked(SwOverlay *ov, SwNode *node, const struct stat *st, gint64 attr_us);
 /* May the caller put another file in the place of the one that is there (C17)? */
 int sw_can_replace(SwOverlay *ov, const SwCred *cred, int dirfd, const struct stat *target,
                    gboolean *ret_can) G_GNUC_WARN_UNUSED_RESULT;

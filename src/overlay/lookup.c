@@ -16,7 +16,7 @@ void sw_entry_count(SwOverlay *ov, SwEntry *entry)
 {
     sw_mutex_lock(&ov->lock);
     entry->node->n_lookup++;
-    sw_node_tell_locked(ov, entry->node, &entry->st, entry->attr_us);
+    entry->attr_us = sw_node_tell_locked(ov, entry->node, &entry->st, entry->attr_us);
     sw_mutex_unlock(&ov->lock);
 }
 
@@ -67,7 +67,7 @@ int sw_overlay_lookup_found(SwOverlay *ov, SwNode *parent, const char *name, gbo
     entry.entry_us = hot ? 0 : MIN(ov->config->attr_cache_us, believe_us);
     entry.attr_us = sw_attr_us(ov, &found.st, hot);
     entry.node->n_lookup++;
-    sw_node_tell_locked(ov, entry.node, &found.st, entry.attr_us);
+    entry.attr_us = sw_node_tell_locked(ov, entry.node, &found.st, entry.attr_us);
     sw_node_unref_locked(ov, entry.node);
     sw_mutex_unlock(&ov->lock);
     *ret_entry = entry;

@@ -172,8 +172,14 @@ SwNode *sw_node_get(SwOverlay *ov, const SwFound *found, SwNode *parent, const c
     return node;
 }
 
-void sw_node_tell_locked(SwOverlay *ov, SwNode *node, const struct stat *st, gint64 attr_us)
+gint64 sw_node_tell_locked(SwOverlay *ov, SwNode *node, const struct stat *st, gint64 attr_us)
 {
+    /* Of answers that cross each other the kernel takes one, and nobody knows which. */
+    if (node->told.mode && !node->told.staged && !node->stage && S_ISREG(st->st_mode) && node->told.size != st->st_size)
+        node->grows = TRUE;
+    if (node->grows)
+        attr_us = 0;
+    node->told.staged = node->stage != NULL;
     node->told.ino = st->st_ino;
     node->told.size = st->st_size;
     node->told.blocks = st->st_blocks;
@@ -185,6 +191,7 @@ void sw_node_tell_locked(SwOverlay *ov, SwNode *node, const struct stat *st, gin
     node->told.mtime = st->st_mtim;
     node->told.ctime = st->st_ctim;
     node->told.until_us = attr_us ? ov->port->now_us(ov->port) + attr_us : 0;
+    return attr_us;
 }
 
 gboolean sw_node_recall_locked(const SwNode *node, struct stat *ret_st)

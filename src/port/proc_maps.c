@@ -5,8 +5,10 @@
  *
  * Opening `maps` of a process that is inside execve(2) blocks until the exec is over, and the exec may be waiting for
  * the very answer we are about to give.  So a detached thread does it, a *reader*, and is left behind at the deadline:
- * it goes on when the exec is over, and frees what it shares with the one who asked.  A few readers that are done stay,
- * parked, for the next who asks: making one costs 20 system calls.
+ * it goes on when the exec is over, and frees what it shares with the one who asked.  On a busy machine a thread that
+ * is not blocked can miss any deadline, and the commit would come after close(2) (C3): as long as it only lacks a
+ * processor, it is waited for.  A few readers that are done stay, parked, for the next who asks: making one costs 20
+ * system calls.
  */
 
 #include "proc.h"
@@ -21,7 +23,8 @@
 
 #define NS_PER_S 1000000000L
 #define DEADLINE_NS (20L * 1000 * 1000)
-#define READERS_MAX 16 /* threads, most of them left behind; beyond, "cannot be asked" is the answer */
+#define DEADLINES_MAX 250 /* of a thread that is not blocked: 5 s */
+#define READERS_MAX 16    /* threads, most of them left behind; beyond, "cannot be asked" is the answer */
 #define PARKED_MAX 4
 #define STACK_SIZE (256 * 1024)
 #define BUFFER_SIZE (20 * 1024) /* over the longest line, a path of escapes */
@@ -31,6 +34,8 @@ typedef struct {
     pid_t tgid;
     dev_t dev;
     ino_t ino;
+
+    gint tid; /* atomic; the reader's, 0 until it runs */
 
     /* protected by lock */
     pthread_mutex_t lock;
@@ -155,6 +160,7 @@ static void answer(Reader *reader)
     /* A new thread acts as its creator did at that moment, perhaps as one who may not look. */
     int r = sw_cred_suspend(&ignored);
 
+    g_atomic_int_set(&job->tid, gettid());
     if (r == 0)
         r = look_at_process(reader);
     (void)pthread_mutex_lock(&job->lock);
@@ -222,20 +228,40 @@ static int start_thread(Reader *reader)
     return -r;
 }
 
-static int await(Job *job)
+/* Does the reader wait for a processor, and for nothing else? */
+static gboolean is_runnable(const SwProc *proc, const Job *job)
+{
+    char path[64], text[128] = "";
+    const char *state;
+    pid_t tid = g_atomic_int_get(&job->tid);
+    sw_autofd int fd = -1;
+
+    if (!tid)
+        return TRUE;
+    (void)snprintf(path, sizeof path, "self/task/%d/stat", tid);
+    fd = openat(proc->fd, path, O_RDONLY | O_CLOEXEC);
+    if (fd < 0 || read(fd, text, sizeof text - 1) <= 0)
+        return FALSE;
+    state = strrchr(text, ')');
+    return state && strncmp(state, ") R", 3) == 0;
+}
+
+static int await(const SwProc *proc, Job *job)
 {
     struct timespec until;
     int r = 0;
 
     (void)clock_gettime(CLOCK_MONOTONIC, &until);
-    until.tv_nsec += DEADLINE_NS;
-    if (until.tv_nsec >= NS_PER_S) {
-        until.tv_nsec -= NS_PER_S;
-        until.tv_sec++;
-    }
     (void)pthread_mutex_lock(&job->lock);
-    while (!job->done && r == 0)
-        r = pthread_cond_clockwait(&job->cond, &job->lock, CLOCK_MONOTONIC, &until);
+    for (guint tries = 0; !job->done && tries < DEADLINES_MAX && (!tries || is_runnable(proc, job)); tries++) {
+        until.tv_nsec += DEADLINE_NS;
+        if (until.tv_nsec >= NS_PER_S) {
+            until.tv_nsec -= NS_PER_S;
+            until.tv_sec++;
+        }
+        for (r = 0; !job->done && r == 0;)
+            r = pthread_cond_clockwait(&job->cond, &job->lock, CLOCK_MONOTONIC, &until);
+    }
     r = job->done ? job->result : -ETIMEDOUT;
     (void)pthread_mutex_unlock(&job->lock);
     return r;
@@ -293,13 +319,14 @@ static int hand_over(SwProc *proc, Job *job)
 
 static int ask_reader(SwPort *port, pid_t tgid, dev_t dev, ino_t ino)
 {
+    SwProc *proc = sw_posix_proc(port);
     Job *job = job_new(tgid, dev, ino);
-    int r = hand_over(sw_posix_proc(port), job);
+    int r = hand_over(proc, job);
 
     if (r < 0)
         job_unref(job);
     else
-        r = await(job);
+        r = await(proc, job);
     job_unref(job);
     return r;
 }

@@ -82,6 +82,34 @@ def test_growth_is_seen_by_the_next_open(hosts):
         assert b.read("log") == expected, number
 
 
+COUNTING = """
+late, rounds, until = [], 0, time.monotonic() + 6
+while time.monotonic() < until and len(late) < 5:
+    rounds += 1
+    closed = os.stat(counter).st_size
+    seen = len(get('log')) // 4
+    if seen < closed:
+        late.append((rounds, closed, seen))
+result = rounds, late
+"""
+
+
+def test_growth_is_seen_by_many_readers(hosts):
+    """C2, C11: openers and lookers of one host, whose look-ups cross each other, see each record that was closed."""
+    a, b = hosts
+    counter = os.path.join(a.scratch, "counter")
+    a("put('log', b''); put(counter, b'')", counter=counter)
+    writer, readers = a.worker(), [b.worker() for _ in range(6)]
+    code = "until = time.monotonic() + 6\nwhile time.monotonic() < until:\n"
+    code += "    put('log', b'abc\\n', flags=flags); put(counter, b'.', flags=flags); time.sleep(0.002)"
+    for reader in readers:
+        reader.start(COUNTING, counter=counter)
+    writer.start(code, flags=APPEND, counter=counter)
+    for worker in readers + [writer]:
+        rounds, late = worker.finish() or (1, [])
+        assert rounds and late == []
+
+
 def test_record_over_a_page_boundary(hosts):
     """C11: a write over a page boundary of the cache reaches us in two pieces: one record all the same."""
     a, b = hosts

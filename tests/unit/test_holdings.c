@@ -7,6 +7,7 @@
 
 #include <linux/io_uring.h>
 #include <pthread.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <sys/fsuid.h>
@@ -394,6 +395,51 @@ static void readers_of_maps_are_used_again(void **state)
     assert_true(comes_to(before));
 }
 
+/* Only on one processor, with precedence over everything ordinary. */
+static gboolean take_processor(int policy, int priority)
+{
+    struct sched_param param = {.sched_priority = priority};
+    cpu_set_t one;
+
+    CPU_ZERO(&one);
+    CPU_SET(0, &one);
+    return sched_setaffinity(0, sizeof one, &one) == 0 && sched_setscheduler(0, policy, &param) == 0;
+}
+
+static void hog(void)
+{
+    gboolean got = take_processor(SCHED_FIFO, 1);
+
+    child_ready_and_wait();
+    (void)alarm(10);
+    while (got)
+        ;
+}
+
+/* C3: threads that we make get no processor for nearly a second; that is no reason not to know. */
+static void a_busy_machine_is_waited_for(void **state)
+{
+    struct sched_param ordinary = {0};
+    cpu_set_t all;
+    Child child;
+    int r;
+
+    assert_int_equal(sched_getaffinity(0, sizeof all, &all), 0);
+    child = child_start(hog);
+    if (!take_processor(SCHED_FIFO | SCHED_RESET_ON_FORK, 2)) {
+        child_reap(&child);
+        skip(); /* may not open a real-time class */
+    }
+    (void)close(child.go); /* it runs */
+    child.go = -1;
+    r = port->mapped(port, child.pid, 0, 1);
+    assert_int_equal(sched_setscheduler(0, SCHED_OTHER, &ordinary), 0);
+    assert_int_equal(sched_setaffinity(0, sizeof all, &all), 0);
+    assert_int_equal(kill(child.pid, SIGKILL), 0);
+    child_reap(&child);
+    assert_int_equal(r, 0);
+}
+
 static int group_set_up(void **state)
 {
     int fd = mkstemp(file_path);
@@ -427,6 +473,7 @@ int main(void)
         cmocka_unit_test(shared_mappings_are_found),
         cmocka_unit_test(long_lists_of_mappings_are_read_through),
         cmocka_unit_test(readers_of_maps_are_used_again),
+        cmocka_unit_test(a_busy_machine_is_waited_for),
     };
 
     return cmocka_run_group_tests(tests, group_set_up, group_tear_down);
