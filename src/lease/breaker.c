@@ -8,6 +8,7 @@
  * it have one host id.  A mark whose maker can do nothing any more is dropped by the next one who comes.
  */
 
+#include "app_lock.h"
 #include "control_internal.h"
 
 #include <errno.h>
@@ -16,6 +17,8 @@
 #include <string.h>
 
 #define MARK_TRIES 3
+#define ORDER_TRIES 200
+#define ORDER_PAUSE_US (50 * G_TIME_SPAN_MILLISECOND)
 #define NSEC_PER_SEC G_GINT64_CONSTANT(1000000000)
 
 /* ---- looking past the caches */
@@ -223,4 +226,45 @@ int sw_break_host(SwControl *control, const char *host_id, guint64 counter, gboo
     }
     sw_fd_close(port, &host);
     return r;
+}
+
+/* ---- as the administrator says (C20) */
+
+static int break_now(SwControl *control, const char *host_id)
+{
+    SwPort *port = control->port;
+    guint64 counter = 0;
+    int r, host = sw_open_trusted(port, control->hosts, host_id, control->owner);
+
+    if (host < 0)
+        return host;
+    r = sw_host_counter(control, host, &counter);
+    sw_fd_close(port, &host);
+    return r < 0 ? r : sw_break_host(control, host_id, counter, TRUE);
+}
+
+int sw_control_break_host(SwControl *control, const char *host_id)
+{
+    SwPort *port = control->port;
+    int r = port->become(port, NULL);
+
+    if (r < 0)
+        return r;
+    r = sw_bury_if_dead(control, host_id);
+    for (guint i = 0; (r == -EEXIST || r == -EAGAIN) && i < ORDER_TRIES; i++) {
+        if (i > 0)
+            port->sleep_us(port, ORDER_PAUSE_US);
+        sw_control_beat_if_due(control);
+        r = break_now(control, host_id);
+    }
+    return r == -EEXIST ? -EAGAIN : r;
+}
+
+void sw_control_sweep(SwControl *control)
+{
+    if (control->port->become(control->port, NULL) < 0)
+        return;
+    sw_bury_predecessors(control);
+    sw_sweep_leases(control);
+    sw_app_locks_sweep(control);
 }
