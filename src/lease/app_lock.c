@@ -22,7 +22,6 @@
 #define BEGIN_PAUSE_US (2 * G_TIME_SPAN_MILLISECOND) /* a living host removes the record right after the lock */
 #define ORDER_TRIES 50
 #define ORDER_PAUSE_US (20 * G_TIME_SPAN_MILLISECOND)
-#define BREAKER_SUFFIX ".break"
 #define RELEASED_NAMES 64
 #define KEY_SIZE 17
 
@@ -304,7 +303,7 @@ static void check_breaker(SwControl *control, const char *name)
 static int break_record(SwControl *control, const char *name, const char *judged)
 {
     SwPort *port = control->port;
-    g_autofree char *breaker = g_strconcat(name, BREAKER_SUFFIX, NULL);
+    g_autofree char *breaker = g_strconcat(name, SW_MARK, NULL);
     SwLeaseText by = {.sequence = (guint32)g_atomic_int_add(&control->sequence, 1)};
     g_autofree char *by_text = NULL, *text = NULL;
     struct timespec since;
@@ -512,15 +511,13 @@ int sw_app_lock_break_name(SwControl *control, guint64 dir_ino, const char *name
         g_autofree char *text = NULL;
 
         r = read_record(control, key, &text, NULL);
-        if (r == 0 && !is_of_this_name(text, dir_ino, name))
-            r = -ENOENT;
-        if (r < 0)
-            break;
+        if (r < 0 || !is_of_this_name(text, dir_ino, name))
+            return r < 0 ? r : -ENOENT;
         if (sw_lock_text_parse(text, ret_says) < 0)
             *ret_says = (SwLockText){0};
         r = break_record(control, key, text);
         if (r != -EAGAIN || i >= ORDER_TRIES)
-            break;
+            return r;
         control->port->sleep_us(control->port, ORDER_PAUSE_US);
         r = 0;
     }
@@ -539,7 +536,7 @@ static int drop_one_of(SwControl *control, const char *name, const char *host_id
 
     if (r < 0)
         return r == -ENOENT ? 0 : r;
-    if (g_str_has_suffix(name, BREAKER_SUFFIX)) {
+    if (g_str_has_suffix(name, SW_MARK)) {
         if (sw_lease_text_parse(text, &by) == 0 && strcmp(by.host_id, host_id) == 0)
             r = drop_record(control, name);
         return r == -ENOENT ? 0 : r;
@@ -576,7 +573,7 @@ void sw_app_locks_sweep(SwControl *control)
 
         if (read_record(control, name, &text, NULL) < 0)
             continue;
-        if (g_str_has_suffix(name, BREAKER_SUFFIX))
+        if (g_str_has_suffix(name, SW_MARK))
             check_breaker(control, name);
         else if (sw_lock_text_parse(text, &says) < 0)
             continue; /* what nobody understands is left to who wants that name */

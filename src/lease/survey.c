@@ -233,7 +233,7 @@ static SwSurveyHost *look_at_host(SwSurvey *survey, const char *id)
     return host;
 }
 
-static gboolean counter_of(SwSurvey *survey, const char *id, guint64 *ret_counter)
+gboolean sw_survey_counter(const SwSurvey *survey, const char *id, guint64 *ret_counter)
 {
     SwPort *port = survey->port;
     struct stat st;
@@ -255,7 +255,7 @@ static gboolean look_again(SwSurvey *survey, GPtrArray *hosts, guint64 *counters
         SwSurveyHost *host = hosts->pdata[i];
         guint64 counter;
 
-        if (host->state != SW_HOST_LATE || !counter_of(survey, host->id, &counter))
+        if (host->state != SW_HOST_LATE || !sw_survey_counter(survey, host->id, &counter))
             continue;
         if (first)
             counters[i] = counter;

@@ -62,6 +62,9 @@ int sw_survey_hosts(SwSurvey *survey, GPtrArray **ret_hosts) G_GNUC_WARN_UNUSED_
 /* Among those; NULL: it is gone. */
 const SwSurveyHost *sw_survey_find(GPtrArray *hosts, const char *host_id);
 
+/* The counter of a host as it is now (P18); FALSE: it has no record that can be looked at. */
+gboolean sw_survey_counter(const SwSurvey *survey, const char *host_id, guint64 *ret_counter);
+
 /* A lease on a content, or a mark of somebody who breaks something. */
 typedef struct {
     char *name; /* in leases/ or locks/ */
