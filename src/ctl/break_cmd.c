@@ -167,13 +167,14 @@ static int find_target(Target *target, const char *word)
 {
     g_autofree char *path = sw_place_relative(&target->place, word);
     g_autofree char *shown = sw_printable(word, FALSE);
-    gboolean quiet = path && find_lock(target, path);
-    int r = strchr(word, '/') ? SW_EXIT_FAILURE
-                              : sw_place_find_host(&target->place, target->hosts, word, TRUE, &target->host);
+    gboolean is_lock = path && find_lock(target, path);
+    int r = strchr(word, '/') ? 0 : sw_place_find_host(&target->place, target->hosts, word, &target->host);
 
-    if (quiet && r == 0)
+    if (r != 0)
+        return r;
+    if (is_lock && target->host)
         return sw_fail("%s is a host and a lock of %s: write ./%s for the lock", shown, target->place.path, shown);
-    if (quiet || r == 0)
+    if (is_lock || target->host)
         return 0;
     return sw_fail("%s has no lock and no host %s", target->place.path, shown);
 }
@@ -199,6 +200,7 @@ static int break_anywhere(const SwArguments *arguments, const char *word)
     g_autofree char *shown = sw_printable(word, FALSE);
     const char *found = NULL;
     guint n = 0;
+    int r;
 
     for (guint i = 0; mounts && i < mounts->len; i++) {
         const SwMount *mount = mounts->pdata[i];
@@ -206,12 +208,16 @@ static int break_anywhere(const SwArguments *arguments, const char *word)
 
         if (!g_hash_table_add(seen, mount->source))
             continue;
-        if (open_place(&target, mount->source) == 0 &&
-            sw_place_find_host(&target.place, target.hosts, word, TRUE, &target.host) == 0) {
+        r = open_place(&target, mount->source);
+        if (r == 0)
+            r = sw_place_find_host(&target.place, target.hosts, word, &target.host);
+        if (target.host) {
             found = mount->source;
             n++;
         }
         target_clear(&target);
+        if (r != 0)
+            return r;
     }
     if (n == 1)
         return break_in_place(arguments, found, word);

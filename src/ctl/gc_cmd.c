@@ -13,7 +13,6 @@
 
 #include "../core/units.h"
 #include "../lease/keeper.h"
-#include "../lease/salvage.h"
 
 #include "commands.h"
 #include "join.h"
@@ -158,6 +157,9 @@ static void watch(Gc *gc, SwControl *control, const SwView *view)
     }
     for (guint i = 0; i < gc->silent->len; i++)
         g_ptr_array_add(gc->spared, g_strdup(((Silent *)gc->silent->pdata[i])->id));
+    for (guint i = gc->spared->len; i-- > 0;) /* moved once, and was silent for a lease since */
+        if (g_ptr_array_find_with_equal_func(gc->broken, gc->spared->pdata[i], g_str_equal, NULL))
+            g_ptr_array_remove_index(gc->spared, i);
     sw_keeper_free(keeper);
 }
 
@@ -333,12 +335,8 @@ static int take(Gc *gc, SwView *view, GPtrArray **ret_entries)
     if (r != 0)
         return r;
     r = sw_view_take(view, &survey, gc->place.path);
-    if (r == 0) {
-        int error = sw_salvage_scan(gc->place.port, view->survey.salvage, ret_entries);
-
-        if (error < 0)
-            r = sw_fail("cannot list %s/%s/salvage: %s", gc->place.path, SW_CONTROL_DIR, g_strerror(-error));
-    }
+    if (r == 0)
+        r = sw_view_entries(view, gc->place.path, ret_entries);
     if (r != 0)
         sw_view_clear(view);
     return r;

@@ -232,24 +232,21 @@ static guint count_meant(GPtrArray *hosts, const char *word, gboolean hostnames,
     return n;
 }
 
-int sw_place_find_host(const SwPlace *place, GPtrArray *hosts, const char *word, gboolean quiet,
-                       const SwSurveyHost **ret_host)
+int sw_place_find_host(const SwPlace *place, GPtrArray *hosts, const char *word, const SwSurveyHost **ret_host)
 {
     const SwSurveyHost *host = *word ? sw_survey_find(hosts, word) : NULL;
-    g_autofree char *shown = sw_printable(word, FALSE);
     guint n = host ? 1 : 0;
 
     if (n == 0 && *word)
         n = count_meant(hosts, word, TRUE, &host);
     if (n == 0 && *word)
         n = count_meant(hosts, word, FALSE, &host);
-    if (n > 1)
+    if (n > 1) {
+        g_autofree char *shown = sw_printable(word, FALSE);
+
         return sw_fail("%u hosts of %s are meant by %s: write more of the host id, which safewritectl status shows", n,
                        place->path, shown);
-    if (n == 0 && quiet)
-        return SW_EXIT_FAILURE;
-    if (n == 0)
-        return sw_fail("%s has no host %s", place->path, shown);
+    }
     *ret_host = host;
     return 0;
 }

@@ -46,10 +46,9 @@ char *sw_place_relative(const SwPlace *place, const char *path);
 gboolean sw_place_find(const char *path, char **ret_place, char **ret_relative);
 
 /*
- * The host meant by a host id, a hostname, or the beginning of a host id; the last two have to be unambiguous.  Exit
- * code; SW_EXIT_FAILURE without a word when there is none and `quiet`.
+ * The host meant by a host id, a hostname, or the beginning of a host id; the last two have to be unambiguous, else it
+ * is said so, and the result is an exit code.  *ret_host is NULL where there is none.
  */
-int sw_place_find_host(const SwPlace *place, GPtrArray *hosts, const char *word, gboolean quiet,
-                       const SwSurveyHost **ret_host);
+int sw_place_find_host(const SwPlace *place, GPtrArray *hosts, const char *word, const SwSurveyHost **ret_host);
 
 #endif

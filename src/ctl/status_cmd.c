@@ -2,8 +2,6 @@
 
 /* status: what a source, or each source that is mounted on this machine, looks like now. */
 
-#include "../lease/salvage.h"
-
 #include "commands.h"
 #include "place.h"
 #include "view.h"
@@ -30,11 +28,11 @@ static int count_salvage(Status *status)
 {
     const SwSurvey *survey = &status->view.survey;
     g_autoptr(GPtrArray) entries = NULL;
-    int r = survey->salvage < 0 ? survey->salvage : sw_salvage_scan(survey->port, survey->salvage, &entries);
+    int r = sw_view_entries(&status->view, status->place.path, &entries);
 
     status->oldest_age_us = -1;
-    if (r < 0)
-        return sw_fail("cannot list %s/%s/salvage: %s", status->place.path, SW_CONTROL_DIR, g_strerror(-r));
+    if (r != 0)
+        return r;
     for (guint i = 0; i < entries->len; i++) {
         const SwSalvageEntry *entry = entries->pdata[i];
 

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 #include "view.h"
 
+#include <errno.h>
 #include <stdio.h>
 
 int sw_view_take(SwView *view, const SwSurvey *survey, const char *path)
@@ -31,6 +32,20 @@ SwHostState sw_view_state(const SwView *view, const char *host_id)
     const SwSurveyHost *host = sw_survey_find(view->hosts, host_id);
 
     return host ? host->state : SW_HOST_GONE;
+}
+
+int sw_view_entries(const SwView *view, const char *path, GPtrArray **ret_entries)
+{
+    int salvage = view->survey.salvage;
+    int r = salvage < 0 ? salvage : sw_salvage_scan(view->survey.port, salvage, ret_entries);
+
+    if (r == -ENOENT) { /* a control directory that has just been made */
+        *ret_entries = g_ptr_array_new();
+        r = 0;
+    }
+    if (r < 0)
+        return sw_fail("cannot list %s/%s/salvage: %s", path, SW_CONTROL_DIR, g_strerror(-r));
+    return 0;
 }
 
 /* ---- leases on contents */

@@ -4,6 +4,7 @@
 
 /* What several commands show: which host, in which state; leases on contents. */
 
+#include "../lease/salvage.h"
 #include "../lease/survey.h"
 #include "say.h"
 
@@ -21,6 +22,9 @@ void sw_view_clear(SwView *view);
 
 /* The state of that host, SW_HOST_GONE if it has no directory. */
 SwHostState sw_view_state(const SwView *view, const char *host_id);
+
+/* What is in salvage, of SwSalvageEntry; exit code. */
+int sw_view_entries(const SwView *view, const char *path, GPtrArray **ret_entries);
 
 /* "content_leases": an array of objects.  As text: nothing where there are none. */
 void sw_view_leases_json(const SwView *view, SwJson *json);
