@@ -230,17 +230,21 @@ int sw_break_host(SwControl *control, const char *host_id, guint64 counter, gboo
 
 /* ---- as the administrator says (C20) */
 
+/* No heartbeat is asked for: one that comes now changes nothing. */
 static int break_now(SwControl *control, const char *host_id)
 {
     SwPort *port = control->port;
-    guint64 counter = 0;
     int r, host = sw_open_trusted(port, control->hosts, host_id, control->owner);
 
     if (host < 0)
         return host;
-    r = sw_host_counter(control, host, &counter);
+    r = sw_breaking_begin(control, host_id);
+    if (r == 0) {
+        r = sw_bury(control, host, host_id, "fenced");
+        sw_breaking_end(control, host_id);
+    }
     sw_fd_close(port, &host);
-    return r < 0 ? r : sw_break_host(control, host_id, counter, TRUE);
+    return r;
 }
 
 int sw_control_break_host(SwControl *control, const char *host_id)
@@ -250,14 +254,19 @@ int sw_control_break_host(SwControl *control, const char *host_id)
 
     if (r < 0)
         return r;
-    r = sw_bury_if_dead(control, host_id);
-    for (guint i = 0; (r == -EEXIST || r == -EAGAIN) && i < ORDER_TRIES; i++) {
-        if (i > 0)
-            port->sleep_us(port, ORDER_PAUSE_US);
+    if (!sw_host_id_is_valid(host_id))
+        return -ENOENT;
+    if (strcmp(host_id, sw_control_host_id(control)) == 0)
+        return -EINVAL;
+    if (sw_bury_if_dead(control, host_id) == 0)
+        return 0;
+    r = break_now(control, host_id);
+    for (guint i = 0; r == -EAGAIN && i < ORDER_TRIES; i++) {
+        port->sleep_us(port, ORDER_PAUSE_US);
         sw_control_beat_if_due(control);
         r = break_now(control, host_id);
     }
-    return r == -EEXIST ? -EAGAIN : r;
+    return r;
 }
 
 void sw_control_sweep(SwControl *control)

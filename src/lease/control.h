@@ -100,8 +100,8 @@ void sw_control_on_wait(SwControl *control, void (*want)(gpointer data, const ch
 
 /*
  * Fences and buries that host whatever its heartbeat says, because the administrator says so: reason "fenced", or
- * "crashed" for a dead mount of this machine (P7, P8, P21).  Waits up to 10 s for another breaker, or for a moment
- * without a heartbeat.  -ENOENT: there is no such host; -EAGAIN: another one is at it.
+ * "crashed" for a dead mount of this machine (P7, P8, P21).  Waits up to 10 s for another breaker.
+ * -ENOENT: there is no such host; -EINVAL: it is this one; -EAGAIN: another one is at it.
  */
 int sw_control_break_host(SwControl *control, const char *host_id) G_GNUC_WARN_UNUSED_RESULT;
 
