@@ -279,13 +279,24 @@ def test_break_a_lock(lab, pair, source):
     assert lock["host"].startswith("beta.")
     for call in ("os.unlink, path", "os.rename, path, 'elsewhere'"):
         assert owner("error(%s)" % call, path="d/x.lock") == "EBUSY", call
-    owner.kill()
-    time.sleep(1.5)  # more than what it takes to release the locks of the dead (C19)
-    assert b.exists("d/x.lock")
-    (still,) = look(lab, "locks", "--json", source)["application_locks"]
-    assert still["host"] == lock["host"] and still["age_seconds"] >= 1.5
     other("os.unlink('d/x.lock')")
     assert look(lab, "locks", "--json", source)["application_locks"] == []
+
+
+def test_a_broken_owner_is_killed(lab, pair, source):
+    """C19, C20: an owner whose lock was broken and who is killed then takes no successor's lock with it."""
+    a, b = pair
+    owner, other = a.worker(), b.worker()
+    owner(TAKE, path="x.lock")
+    lab.ctl("break", source, "x.lock")
+    other(TAKE, path="x.lock")
+    owner.kill()
+    time.sleep(1.5 * SLOWNESS)  # more than what it takes to release the locks of the dead (C19)
+    assert b.exists("x.lock")
+    (still,) = look(lab, "locks", "--json", source)["application_locks"]
+    assert still["host"].startswith("beta.") and still["age_seconds"] >= 1.5
+    other("os.unlink('x.lock')")
+    assert len(lab.salvage(source)) == 1
 
 
 def test_break_a_lock_for_the_same_host(lab, host, source):
