@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 #include "option_table.h"
 
+#include "core/units.h"
+
 #include <errno.h>
 #include <string.h>
 
@@ -9,10 +11,6 @@
 #define MINUTE (60 * SECOND)
 #define HOUR (60 * MINUTE)
 #define DAY (24 * HOUR)
-#define KIB G_GUINT64_CONSTANT(1024)
-#define MIB (KIB * KIB)
-#define GIB (KIB * MIB)
-#define TIB (KIB * GIB)
 
 /* Written once and left alone: clang-format 14 and 18 disagree about braces in a macro. */
 /* clang-format off */
@@ -108,15 +106,6 @@ static const SwOptionSpec table[] = {
     {.name = NULL},
 };
 
-typedef struct {
-    const char *suffix;
-    guint64 factor;
-} Unit;
-
-/* Largest first, so that a value is printed in the largest unit that divides it. */
-static const Unit time_units[] = {{"d", DAY}, {"h", HOUR}, {"min", MINUTE}, {"s", SECOND}, {"ms", MS}, {NULL, 0}};
-static const Unit byte_units[] = {{"T", TIB}, {"G", GIB}, {"M", MIB}, {"K", KIB}, {"", 1}, {NULL, 0}};
-
 const SwOptionSpec *sw_option_table(void)
 {
     return table;
@@ -146,53 +135,18 @@ gboolean sw_option_is_setting(const SwOptionSpec *spec)
     }
 }
 
-static const Unit *units_of(const SwOptionSpec *spec)
+static SwUnits units_of(const SwOptionSpec *spec)
 {
-    return spec->kind == SW_OPTION_TIME ? time_units : byte_units;
-}
-
-static char *format_number(guint64 value, const Unit *units)
-{
-    const Unit *unit = units;
-
-    if (value == 0)
-        return g_strdup("0");
-    while (unit[1].suffix && value % unit->factor != 0)
-        unit++;
-    return g_strdup_printf("%" G_GUINT64_FORMAT "%s", value / unit->factor, unit->suffix);
-}
-
-/* The factor of a suffix; an empty one means seconds or bytes.  0: no such unit. */
-static guint64 factor_of(const char *suffix, const Unit *units)
-{
-    if (!*suffix)
-        return units == time_units ? SECOND : 1;
-    for (const Unit *unit = units; unit->suffix; unit++)
-        if (units == time_units ? !strcmp(suffix, unit->suffix) : !g_ascii_strcasecmp(suffix, unit->suffix))
-            return unit->factor;
-    return 0;
-}
-
-/* Decimal digits with at most one point, then a unit.  g_ascii_strtod alone would also take "nan" and "0x1p3". */
-static gboolean parse_number(const char *text, const Unit *units, double *ret_value)
-{
-    gsize length = strspn(text, "0123456789.");
-    g_autofree char *digits = g_strndup(text, length);
-    guint64 factor = factor_of(text + length, units);
-
-    if (factor == 0 || strspn(digits, ".") == length || strchr(digits, '.') != strrchr(digits, '.'))
-        return FALSE;
-    *ret_value = g_ascii_strtod(digits, NULL) * (double)factor;
-    return TRUE;
+    return spec->kind == SW_OPTION_TIME ? SW_UNITS_TIME : SW_UNITS_BYTES;
 }
 
 static int store_number(const SwOptionSpec *spec, const char *text, void *field, char **ret_why)
 {
-    g_autofree char *min = format_number(spec->min, units_of(spec));
-    g_autofree char *max = format_number(spec->max, units_of(spec));
+    g_autofree char *min = sw_units_format(spec->min, units_of(spec));
+    g_autofree char *max = sw_units_format(spec->max, units_of(spec));
     double value;
 
-    if (!parse_number(text, units_of(spec), &value)) {
+    if (!sw_units_parse(text, units_of(spec), &value)) {
         *ret_why = g_strdup_printf("option '%s': '%s' is no %s (a number, then %s)", spec->name, text,
                                    spec->kind == SW_OPTION_TIME ? "time" : "size",
                                    spec->kind == SW_OPTION_TIME ? "ms, s, min, h or d" : "K, M, G or T");
@@ -255,7 +209,7 @@ char *sw_option_value_text(const SwOptionSpec *spec, const SwConfig *config)
     switch (spec->kind) {
     case SW_OPTION_TIME:
     case SW_OPTION_BYTES:
-        return format_number(*(const guint64 *)field, units_of(spec));
+        return sw_units_format(*(const guint64 *)field, units_of(spec));
     case SW_OPTION_CHOICE:
         words = g_strsplit(spec->choices, "|", 0);
         return g_strdup(words[*(const guint *)field]);

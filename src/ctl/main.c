@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 
-/* safewritectl: looks after a safewritefs directory.  The first word says what is looked after, the second what is
- * done. */
+/* safewritectl: looks after safewritefs directories.  The first word, or two with salvage, says what is done. */
 
-#include "salvage_cmd.h"
+#include "commands.h"
+#include "say.h"
 
 #include <glib.h>
 #include <locale.h>
@@ -11,34 +11,66 @@
 #include <string.h>
 
 static const char help[] =
-    "Usage: safewritectl salvage list [--json] PATH\n"
+    "Usage: safewritectl status [--json] [PATH]\n"
+    "       safewritectl locks [--json] PATH [FILE...]\n"
+    "       safewritectl break [--force] [PATH] LOCK|HOST\n"
+    "       safewritectl gc [--json] [--salvage-max SIZE] [--salvage-age TIME] PATH\n"
+    "       safewritectl salvage list [--json] PATH\n"
     "       safewritectl salvage restore [--to FILE] [--force] PATH ENTRY\n"
     "       safewritectl salvage drop PATH ENTRY|--all\n"
     "       safewritectl --help | --version\n"
     "\n"
-    "Looks after what safewritefs could not commit.  PATH is the source directory, or where it is\n"
-    "mounted by safewritefs.\n"
+    "Looks after directories that are shared by safewritefs.  PATH is the source directory, or where it\n"
+    "is mounted by safewritefs.\n"
     "\n"
-    "  list      show the entries: name, size, time, reason, program, and where the bytes belong\n"
-    "    --json      as an array of objects\n"
-    "  restore   copy an entry to where it belongs, or to FILE; the entry stays\n"
-    "    --to FILE   put it there\n"
-    "    --force     replace what is there\n"
-    "  drop      remove an entry, or all of them\n";
+    "  status    mounts, hosts alive and dead, leases on contents, stages, salvage\n"
+    "  locks     who holds what, since when\n"
+    "  break     end the lock of an application, or a host, whoever holds it or lives\n"
+    "  gc        clear away what dead hosts have left\n"
+    "  salvage   show, bring back or remove bytes that could not be committed\n"
+    "\n"
+    "Each command has a --help of its own.  Exit status: 0 done, 1 failed, 2 wrong command line.\n";
+
+static const SwCommand *const commands[] = {
+    &sw_status_command,       &sw_locks_command,           &sw_break_command,        &sw_gc_command,
+    &sw_salvage_list_command, &sw_salvage_restore_command, &sw_salvage_drop_command,
+};
+
+/* How many of the words make up its name; 0: it is not meant. */
+static int words_of(const SwCommand *command, int argc, char **argv)
+{
+    g_auto(GStrv) words = g_strsplit(command->name, " ", -1);
+    int n = (int)g_strv_length(words);
+
+    for (int i = 0; i < n; i++)
+        if (i + 1 >= argc || strcmp(argv[i + 1], words[i]) != 0)
+            return 0;
+    return n;
+}
 
 int main(int argc, char **argv)
 {
     (void)setlocale(LC_ALL, "");
-    if (argc == 2 && strcmp(argv[1], "--help") == 0) {
-        (void)fputs(help, stdout);
-        return 0;
-    }
     if (argc == 2 && strcmp(argv[1], "--version") == 0) {
         (void)printf("safewritectl %s\n", SW_VERSION);
-        return 0;
+        return sw_finish_output();
     }
-    if (argc >= 3 && strcmp(argv[1], "salvage") == 0)
-        return sw_salvage_command(argc - 2, argv + 2);
+    for (guint i = 0; i < G_N_ELEMENTS(commands); i++) {
+        int words = words_of(commands[i], argc, argv);
+
+        if (words > 0)
+            return sw_command_run(commands[i], argc - words, argv + words);
+    }
+    if (argc >= 2 && strcmp(argv[argc - 1], "--help") == 0) {
+        (void)fputs(help, stdout);
+        return sw_finish_output();
+    }
+    if (argc >= 2) {
+        g_autofree char *shown = sw_printable(argv[1], FALSE);
+
+        return sw_misused("there is no command %s%s", shown,
+                          strcmp(shown, "salvage") == 0 ? " without list, restore or drop" : "");
+    }
     (void)fputs(help, stderr);
     return SW_EXIT_USAGE;
 }

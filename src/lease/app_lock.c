@@ -21,6 +21,8 @@
 
 #define BEGIN_TRIES 8
 #define BEGIN_PAUSE_US (2 * G_TIME_SPAN_MILLISECOND) /* a living host removes the record right after the lock */
+#define ORDER_TRIES 50
+#define ORDER_PAUSE_US (20 * G_TIME_SPAN_MILLISECOND)
 #define RELEASED_NAMES 64
 #define KEY_SIZE 17
 
@@ -503,6 +505,30 @@ int sw_app_lock_holder(SwControl *control, guint64 dir_ino, const char *name)
     if (r == -EBUSY && text && !is_of_this_name(text, dir_ino, name))
         return 0;
     return r == -EAGAIN ? -EBUSY : r;
+}
+
+int sw_app_lock_break_name(SwControl *control, guint64 dir_ino, const char *name, SwLockText *ret_says)
+{
+    const SwEpoch *by = sw_epoch_now(control);
+    char key[KEY_SIZE];
+    int r = control->port->become(control->port, NULL);
+
+    key_name(sw_lock_key(dir_ino, name), key);
+    for (guint i = 0; r == 0; i++) {
+        g_autofree char *text = NULL;
+
+        r = read_record(control, key, &text, NULL);
+        if (r < 0 || !is_of_this_name(text, dir_ino, name))
+            return r < 0 ? r : -ENOENT;
+        if (sw_lock_text_parse(text, ret_says) < 0)
+            *ret_says = (SwLockText){0};
+        r = break_record(control, by, key, text);
+        if (r != -EAGAIN || i >= ORDER_TRIES)
+            return r;
+        control->port->sleep_us(control->port, ORDER_PAUSE_US);
+        r = 0;
+    }
+    return r;
 }
 
 /* ---- many at once [L5] */

@@ -61,6 +61,13 @@ int sw_app_lock_holder(SwControl *control, guint64 dir_ino, const char *name) G_
 
 /* Ends all locks of a host that is dead: a step of its burial, which we do in the epoch `by`.  An error ends it. */
 int sw_app_locks_drop_of(SwControl *control, const SwEpoch *by, const char *host_id) G_GNUC_WARN_UNUSED_RESULT;
+/*
+ * Breaks the lock of that name whoever holds it, because the administrator says so (C20): L4.  0, and what its record
+ * said; -ENOENT: there is no record of it; -EAGAIN: another one is breaking it.  What stands there and is no lock (any
+ * more) stays.  The host that it was made on finds out when it asks sw_app_lock_is_ours.
+ */
+int sw_app_lock_break_name(SwControl *control, guint64 dir_ino, const char *name,
+                           SwLockText *ret_says) G_GNUC_WARN_UNUSED_RESULT;
 /* Ends those of hosts that are gone, which a burial that failed may have left. */
 void sw_app_locks_sweep(SwControl *control);
 

@@ -105,6 +105,16 @@ void sw_control_on_wait(SwControl *control, void (*want)(gpointer data, const ch
  */
 void sw_control_on_warning(SwControl *control, void (*warn)(gpointer data, const char *text), gpointer data);
 
+/*
+ * Fences and buries that host whatever its heartbeat says, because the administrator says so: reason "fenced", or
+ * "crashed" for a dead mount of this machine (P7, P8, P21).  Waits up to 10 s for another breaker.
+ * -ENOENT: there is no such host; -EINVAL: it is this one; -EAGAIN: another one is at it.
+ */
+int sw_control_break_host(SwControl *control, const char *host_id) G_GNUC_WARN_UNUSED_RESULT;
+
+/* Buries the dead mounts of this machine, and drops leases, marks and locks of hosts that are gone. */
+void sw_control_sweep(SwControl *control);
+
 /* Is that host's directory still there?  1, 0, or -errno.  A claim of a host that is gone binds nobody. */
 int sw_control_host_exists(SwControl *control, const char *host_id);
 

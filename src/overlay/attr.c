@@ -2,6 +2,7 @@
 /*
  * Attributes: of a stage through its file, of an open version through its handle, of anything else by its name.
  */
+#include "../core/lock_line.h"
 #include "internal.h"
 
 #include <errno.h>

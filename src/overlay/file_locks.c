@@ -7,6 +7,7 @@
  */
 #include "file_locks.h"
 
+#include "../core/lock_line.h"
 #include "internal.h"
 
 #include <errno.h>
@@ -604,13 +605,20 @@ void sw_file_locks_free(SwFileLocks *locks)
     g_free(locks);
 }
 
-static void add_line(GString *text, const SwLockedFile *file, const SwRangeLock *lock, const char *state, gint64 now)
+static void add_line(GString *text, const SwLockedFile *file, const SwRangeLock *lock, gboolean waits, gint64 now)
 {
-    g_autofree char *path = g_strescape(file->path ? file->path : "", NULL);
-    g_string_append_printf(text, "%s %s %s %" G_GUINT64_FORMAT " %" G_GUINT64_FORMAT " %d %" G_GINT64_FORMAT " %s\n",
-                           file->kind == SW_CARRIER_FLOCK ? "flock" : "fcntl",
-                           lock->mode == SW_RANGE_WRITE ? "write" : "read", state, lock->start, lock->end,
-                           (int)lock->pid, MAX(now - lock->since_us, 0), path);
+    const SwLockLine line = {
+        .is_fcntl = file->kind == SW_CARRIER_FCNTL,
+        .is_write = lock->mode == SW_RANGE_WRITE,
+        .waits = waits,
+        .start = (gint64)lock->start,
+        .end = (gint64)lock->end,
+        .pid = lock->pid,
+        .age_us = MAX(now - lock->since_us, 0),
+        .path = file->path ? file->path : (char *)"",
+    };
+    g_autofree char *shown = sw_lock_line_format(&line);
+    g_string_append_printf(text, "%s\n", shown);
 }
 
 char *sw_file_locks_text(SwOverlay *ov)
@@ -622,10 +630,10 @@ char *sw_file_locks_text(SwOverlay *ov)
         SwLockedFile *file = files->pdata[i];
         sw_mutex_lock(&file->lock);
         for (guint j = 0; j < file->locks.locks->len; j++)
-            add_line(text, file, &g_array_index(file->locks.locks, SwRangeLock, j), "held", now);
+            add_line(text, file, &g_array_index(file->locks.locks, SwRangeLock, j), FALSE, now);
         sw_mutex_lock(&ov->file_locks->lock);
         for (GList *at = file->waits.head; at; at = at->next)
-            add_line(text, file, &((SwLockWait *)at->data)->wanted, "waiting", now);
+            add_line(text, file, &((SwLockWait *)at->data)->wanted, TRUE, now);
         sw_mutex_unlock(&ov->file_locks->lock);
         sw_mutex_unlock(&file->lock);
     }

@@ -30,9 +30,7 @@ SwFileLocks *sw_file_locks_new(SwOverlay *ov);
 void sw_file_locks_free(SwFileLocks *locks);
 /* Retires carriers that have been idle. */
 void sw_file_locks_tick(SwOverlay *ov, gint64 now);
-/* An attribute of the mount's root directory. */
-#define SW_LOCKS_XATTR "user.safewritefs.locks"
-/* What this mount holds and who waits, a line for each (docs/protocol.md, K7); g_free. */
+/* What this mount holds and who waits, a line for each (core/lock_line.h; docs/protocol.md, K7); g_free. */
 char *sw_file_locks_text(SwOverlay *ov);
 
 /* close(2) of one descriptor: the closing process has no fcntl locks on the file any more, whatever else it has open.

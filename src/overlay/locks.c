@@ -28,7 +28,6 @@ struct SwLock {
     char *name;
     SwCred cred; /* of who made it */
     SwAppLock disk;
-    gboolean expires; /* its times may say that others may break it */
     /* protected by SwLocks.lock */
     State state;
     SwOwner *owner; /* counted; NULL: nobody who could end */
@@ -145,7 +144,7 @@ static void forget(SwLocks *locks, SwLock *lock)
     if (!begin_end(locks, lock))
         return;
     /* A record that stays is found abandoned by the next who wants the name. */
-    if (!lock->expires || sw_app_lock_is_ours(locks->ov->control, &lock->disk))
+    if (sw_app_lock_is_ours(locks->ov->control, &lock->disk))
         sw_ignore(sw_app_lock_end(locks->ov->control, &lock->disk));
     drop(locks, lock);
 }
@@ -158,9 +157,9 @@ static int end_dead(SwLocks *locks, SwLock *lock)
     g_autoptr(SwFile) dir = NULL;
     ov->port->become(ov->port, NULL);
     int r = sw_node_dir(ov, lock->parent, &dir);
-    if (r == 0 && lock->expires && !sw_app_lock_is_ours(ov->control, &lock->disk))
-        r = -ENOENT;
-    if (r == 0)
+    if (!sw_app_lock_is_ours(ov->control, &lock->disk))
+        r = 0; /* overruled: the record there is a successor's */
+    else if (r == 0)
         r = sw_app_lock_break(ov->control, &lock->disk, dir->fd, lock->name);
     else if (r == -ENOENT || r == -ESTALE)
         r = sw_app_lock_end(ov->control, &lock->disk); /* gone with its directory */
@@ -346,20 +345,12 @@ int sw_lock_begin(SwOverlay *ov, const SwCaller *caller, SwNode *parent, const c
     return r == -ENOSPC && !*ret_lock && g_atomic_int_get(&locks->count) >= LOCKS_MAX ? 0 : r;
 }
 
-/* A claim of flufl.lock comes with its expiry (L9). */
-static gboolean has_expiry(SwOverlay *ov, int dirfd, const char *name)
-{
-    struct stat st;
-    return ov->port->statat(ov->port, dirfd, name, &st) == 0 && st.st_mtim.tv_sec > st.st_ctim.tv_sec;
-}
-
 int sw_lock_made(SwOverlay *ov, const SwCaller *caller, SwLock *lock, int dirfd, int result)
 {
     SwLocks *locks = ov->locks;
     if (!lock)
         return result;
     if (result == 0) {
-        lock->expires = lock->disk.says.kind == SW_LOCK_LINK && has_expiry(ov, dirfd, lock->name);
         set_held(locks, lock);
     } else {
         /* It may have been made, and the reply lost: then it goes to salvage, lest it bind for ever. */
@@ -420,10 +411,10 @@ int sw_lock_may_remove(SwOverlay *ov, const SwCaller *caller, SwNode *parent, co
         return 0;
     guint64 dir_ino = ino_of(ov, parent);
     SwLock *lock = find(ov->locks, dir_ino, name);
-    /* Overruled meanwhile, or this host was taken for dead (C21): what stands there is another's. */
+    /* Overruled meanwhile (an expiry, the administrator), or this host was taken for dead (C20, C21): what stands there
+     * is another's. */
     if (lock && is_held(ov->locks, lock) &&
-        (!sw_app_lock_is_current(ov->control, &lock->disk) ||
-         (lock->expires && !sw_app_lock_is_ours(ov->control, &lock->disk)))) {
+        (!sw_app_lock_is_current(ov->control, &lock->disk) || !sw_app_lock_is_ours(ov->control, &lock->disk))) {
         forget(ov->locks, lock);
         lock_unref(ov, g_steal_pointer(&lock));
     }

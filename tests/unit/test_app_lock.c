@@ -111,6 +111,35 @@ static void broken(void **state)
     sw_control_close(control);
 }
 
+/* C20, L3: on order, whoever lives; the record of a successor is not the former owner's. */
+static void broken_on_order(void **state)
+{
+    Fixture *f = *state;
+    SwControl *one = open_control(f), *two = open_control(f), *admin = open_control(f);
+    SwAppLock lock = lock_at(f, SW_LOCK_FILE, "x.lock"), next = lock_at(f, SW_LOCK_FILE, "x.lock");
+    SwLockText says;
+
+    assert_int_equal(sw_app_lock_break_name(admin, lock.says.dir_ino, "x.lock", &says), -ENOENT);
+    assert_int_equal(sw_app_lock_begin(one, "x.lock", &lock), 0);
+    make_object(f, SW_LOCK_FILE, "x.lock");
+    assert_int_equal(sw_app_lock_break_name(admin, lock.says.dir_ino, "y.lock", &says), -ENOENT);
+    assert_int_equal(sw_app_lock_break_name(admin, lock.says.dir_ino, "x.lock", &says), 0);
+    assert_string_equal(says.host_id, sw_control_host_id(one));
+    assert_int_equal(says.pid, 7);
+    assert_false(exists(at(f, "x.lock")));
+    assert_int_equal(count_names(at(f, SALVAGE), ".data"), 1);
+    assert_int_equal(count_names(at(f, LOCKS), ""), 0);
+    assert_int_equal(sw_app_lock_begin(two, "x.lock", &next), 0);
+    assert_false(sw_app_lock_is_ours(one, &lock));
+    assert_true(sw_app_lock_is_ours(two, &next));
+    assert_int_equal(sw_app_lock_end(two, &next), 0);
+    sw_app_lock_clear(&lock);
+    sw_app_lock_clear(&next);
+    sw_control_close(admin);
+    sw_control_close(two);
+    sw_control_close(one);
+}
+
 static void make_data(const Fixture *f, guint which)
 {
     g_autofree char *big = g_strnfill(SW_LOCK_SIZE_MAX + 1, 'x');
@@ -228,6 +257,7 @@ int main(void)
                                        TEST(living_host_keeps_it),
                                        TEST(taken_key),
                                        TEST(broken),
+                                       TEST(broken_on_order),
                                        TEST(data_stays),
                                        TEST(buried),
                                        TEST(contended_after_death),
