@@ -392,6 +392,54 @@ int sim_unlink(SimHost *host, SimProcess *process, const char *name)
     return (int)answer(host, r);
 }
 
+static int made(SimHost *host, const char *name, int r, const SwEntry *entry)
+{
+    if (r == 0)
+        (void)keep_name(host, name, entry);
+    return (int)answer(host, r);
+}
+
+int sim_mkdir(SimHost *host, SimProcess *process, const char *name)
+{
+    SwCaller caller = caller_of(process);
+    SwEntry entry;
+    int r = sw_overlay_mkdir(host->overlay, &caller, sw_overlay_root(host->overlay), name, 0777, &entry);
+
+    return made(host, name, r, &entry);
+}
+
+int sim_symlink(SimHost *host, SimProcess *process, const char *target, const char *name)
+{
+    SwCaller caller = caller_of(process);
+    SwEntry entry;
+    int r = sw_overlay_symlink(host->overlay, &caller, target, sw_overlay_root(host->overlay), name, &entry);
+
+    return made(host, name, r, &entry);
+}
+
+int sim_link(SimHost *host, SimProcess *process, const char *from, const char *to)
+{
+    SwCaller caller = caller_of(process);
+    SwNode *root = sw_overlay_root(host->overlay);
+    SwEntry entry;
+    Cached *cached;
+    int r = look_up(host, &caller, from, FALSE, &cached);
+
+    if (r == 0)
+        r = sw_overlay_link(host->overlay, &caller, cached->node, root, to, TRUE, &entry);
+    return made(host, to, r, &entry);
+}
+
+int sim_rmdir(SimHost *host, SimProcess *process, const char *name)
+{
+    SwCaller caller = caller_of(process);
+    int r = sw_overlay_rmdir(host->overlay, &caller, sw_overlay_root(host->overlay), name);
+
+    if (r == 0)
+        drop_name(host, name);
+    return (int)answer(host, r);
+}
+
 /* ---- data */
 
 static ssize_t write_at(SimHost *host, SimProcess *process, File *file, const char *text, size_t size, off_t offset)

@@ -30,6 +30,7 @@ typedef struct {
     SimPlan plan;
     guint64 calls;
     gboolean struck, dead;
+    char *struck_call;   /* owned, or NULL */
     gboolean lose, last; /* of the call under way: lose its reply, die after it */
     GQueue trace;        /* of char *, owned */
     GByteArray *mays;    /* what each call may suffer */
@@ -137,8 +138,14 @@ static gssize refused(SwPort *port, const char *member, const char *name, guint 
     remember(sim, member, name);
     gboolean planned = sim->calls == sim->plan.at || (sim->plan.again && sim->calls == sim->plan.again);
     fault = planned && harms(&sim->plan, may) ? sim->plan.fault : SIM_NONE;
-    sim->struck |= fault != SIM_NONE;
+    if (fault != SIM_NONE) {
+        sim->struck = TRUE;
+        g_free(sim->struck_call);
+        sim->struck_call = g_strdup_printf("%s(%s)", member, name);
+    }
     let_others(sim, fault == SIM_PAUSE);
+    if (fault == SIM_PAUSE)
+        fault = sim->plan.then;
     sim->lose = fault == SIM_LOST;
     sim->last = fault == SIM_DIE_AFTER || fault == SIM_DIE_HALF;
     if (fault == SIM_FAIL) {
@@ -188,6 +195,27 @@ static size_t portion(SwPort *port, size_t size)
     gboolean split = sim->calls == sim->plan.at && (sim->plan.fault == SIM_SHORT || sim->plan.fault == SIM_DIE_HALF);
 
     return split && size > 1 ? size / 2 : size;
+}
+
+/*
+ * Where a call names an object that the client looks up first, and then tells the server of by its handle, a late one
+ * reaches that object, wherever it is by then (F23).  So it is looked up before a pause.  -1: by name.
+ */
+static int by_handle(SwPort *port, int dirfd, const char *name)
+{
+    SimPort *sim = of(port);
+    gboolean late = sim->plan.fault == SIM_PAUSE && sim->calls + 1 == sim->plan.at;
+
+    if (!late || !*name || sim->dead || sim->cut)
+        return -1;
+    return sim->real->openat(sim->real, dirfd, name, O_PATH, 0);
+}
+
+static int end_by_handle(SwPort *port, int handle, int r)
+{
+    if (handle >= 0)
+        (void)real(port)->close(real(port), handle);
+    return r;
 }
 
 /* ---- opening */
@@ -299,23 +327,38 @@ static int sim_lookat(SwPort *port, int dirfd, const char *name, SwFound *ret_fo
 
 static int sim_chmodat(SwPort *port, int dirfd, const char *name, mode_t mode)
 {
+    int handle = by_handle(port, dirfd, name);
     gssize r = refused(port, "chmodat", name, MAY_FAIL);
 
-    return (int)(r ? r : done(port, real(port)->chmodat(real(port), dirfd, name, mode)));
+    if (r == 0 && handle >= 0)
+        r = done(port, real(port)->chmodat(real(port), handle, "", mode));
+    else if (r == 0)
+        r = done(port, real(port)->chmodat(real(port), dirfd, name, mode));
+    return end_by_handle(port, handle, (int)r);
 }
 
 static int sim_chownat(SwPort *port, int dirfd, const char *name, uid_t uid, gid_t gid)
 {
+    int handle = by_handle(port, dirfd, name);
     gssize r = refused(port, "chownat", name, MAY_FAIL);
 
-    return (int)(r ? r : done(port, real(port)->chownat(real(port), dirfd, name, uid, gid)));
+    if (r == 0 && handle >= 0)
+        r = done(port, real(port)->chownat(real(port), handle, "", uid, gid));
+    else if (r == 0)
+        r = done(port, real(port)->chownat(real(port), dirfd, name, uid, gid));
+    return end_by_handle(port, handle, (int)r);
 }
 
 static int sim_utimensat(SwPort *port, int dirfd, const char *name, const struct timespec times[2])
 {
+    int handle = by_handle(port, dirfd, name);
     gssize r = refused(port, "utimensat", name, MAY_FAIL);
 
-    return (int)(r ? r : done(port, real(port)->utimensat(real(port), dirfd, name, times)));
+    if (r == 0 && handle >= 0)
+        r = done(port, real(port)->utimensat(real(port), handle, "", times));
+    else if (r == 0)
+        r = done(port, real(port)->utimensat(real(port), dirfd, name, times));
+    return end_by_handle(port, handle, (int)r);
 }
 
 static ssize_t sim_getxattr(SwPort *port, int dirfd, const char *name, const char *key, void *buf, size_t size)
@@ -400,9 +443,14 @@ static ssize_t sim_readlinkat(SwPort *port, int dirfd, const char *name, char *b
 
 static int sim_linkat(SwPort *port, int olddir, const char *oldname, int newdir, const char *newname)
 {
+    int handle = by_handle(port, olddir, oldname);
     gssize r = refused(port, "linkat", newname, MAY_FAIL | MAY_FILL);
 
-    return (int)(r ? r : done(port, real(port)->linkat(real(port), olddir, oldname, newdir, newname)));
+    if (r == 0 && handle >= 0)
+        r = done(port, real(port)->linkat(real(port), handle, "", newdir, newname));
+    else if (r == 0)
+        r = done(port, real(port)->linkat(real(port), olddir, oldname, newdir, newname));
+    return end_by_handle(port, handle, (int)r);
 }
 
 static int sim_unlinkat(SwPort *port, int dirfd, const char *name, int flags)
@@ -720,6 +768,7 @@ static void sim_free(SwPort *port)
     g_hash_table_unref(sim->fds);
     g_queue_clear_full(&sim->trace, g_free);
     g_byte_array_unref(sim->mays);
+    g_free(sim->struck_call);
     sw_port_free(sim->real);
     g_free(sim);
 }
@@ -821,6 +870,7 @@ void sim_port_plan(SwPort *port, const SimPlan *plan)
     of(port)->plan = *plan;
     of(port)->calls = 0;
     of(port)->struck = FALSE;
+    g_clear_pointer(&of(port)->struck_call, g_free);
     g_byte_array_set_size(of(port)->mays, 0);
 }
 
@@ -842,6 +892,11 @@ guint64 sim_port_calls(SwPort *port)
 gboolean sim_port_struck(SwPort *port)
 {
     return of(port)->struck;
+}
+
+const char *sim_port_struck_call(SwPort *port)
+{
+    return of(port)->struck_call ? of(port)->struck_call : "";
 }
 
 gboolean sim_port_is_dead(SwPort *port)

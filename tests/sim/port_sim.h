@@ -71,6 +71,7 @@ typedef struct {
     SimFault fault;
     guint64 at;
     guint64 again; /* PAUSE also before this later call; 0: not */
+    SimFault then; /* after a PAUSE: how the call ends that was late, NONE, LOST or DIE_AFTER */
     int error;     /* for FAIL and LOST; calls that cannot end so are not harmed */
 } SimPlan;
 
@@ -84,6 +85,8 @@ GByteArray *sim_port_suffers(SwPort *port);
 gboolean sim_plan_harms(const SimPlan *plan, const GByteArray *suffers);
 /* Did the plan come to pass, and harm a call? */
 gboolean sim_port_struck(SwPort *port);
+/* The last call that the plan harmed, "member(name)"; "" before. */
+const char *sim_port_struck_call(SwPort *port);
 gboolean sim_port_is_dead(SwPort *port);
 void sim_port_kill(SwPort *port);
 /* From now on all calls fail so, for the server cannot be reached; 0: it can again. */
