@@ -78,6 +78,11 @@ static const struct {
     {"C11 append", "pwrite(", "C21: a write in place that arrives late is not undone"},
     {"C11 append", "ftruncate(", "C21: the same, where it would undo one"},
     {"C11 append", "fallocate(", "C21: the same"},
+    {"C18 release file", "unlinkat(" LOCK ")", "C20: an unlink of a host that was cut off"},
+    {"C18 release link", "unlinkat(" LOCK ")", "C20: the same"},
+    {"C18 release symlink", "unlinkat(" LOCK ")", "C20: the same"},
+    {"C18 release directory", "rmdirat(" LOCK ")", "C20: the same"},
+    {"C18 rename away", "renameat(" LOCK ", " OTHER ", 0)", "C20: the same, for a rename"},
     {"C13 unlink", "unlinkat(" NAME ")", "C20: the same"},
     {"C15 unlink while staged", "unlinkat(" NAME ")", "C20: the same"},
     {"C13 rename", "renameat(" OTHER ", " NAME ", 0)", "C13: takes effect at once, when the server hears of it"},
@@ -371,6 +376,16 @@ static int unlock(Run *run, guint who)
     return r == -EISDIR ? sim_rmdir(m->host, m->p, LOCK) : r;
 }
 
+static void a_unlocks(Run *run)
+{
+    (void)unlock(run, A);
+}
+
+static void a_renames_lock(Run *run)
+{
+    (void)sim_rename(run->members[A].host, run->members[A].p, LOCK, OTHER);
+}
+
 static void a_owner_killed(Run *run)
 {
     kill_writer(run);
@@ -496,6 +511,11 @@ static const Scenario scenarios[] = {
     {"C18 make symlink", NULL, FALSE, NULL, a_locks_symlink, b_locks_symlink, b_unlocks},
     {"C18 make link", BEFORE, FALSE, NULL, a_locks_link, b_locks_link, b_unlocks},
     {"C18 make directory", NULL, FALSE, NULL, a_locks_directory, b_locks_directory, b_unlocks},
+    {"C18 release file", NULL, FALSE, a_locks_file, a_unlocks, b_locks_file, b_unlocks},
+    {"C18 release symlink", NULL, FALSE, a_locks_symlink, a_unlocks, b_locks_symlink, b_unlocks},
+    {"C18 release link", BEFORE, FALSE, a_locks_link, a_unlocks, b_locks_link, b_unlocks},
+    {"C18 release directory", NULL, FALSE, a_locks_directory, a_unlocks, b_locks_directory, b_unlocks},
+    {"C18 rename away", NULL, FALSE, a_locks_file, a_renames_lock, b_locks_file, b_unlocks},
     {"C19 owner killed", NULL, FALSE, a_locks_file, a_owner_killed, b_locks_file, b_unlocks},
     {"C19 owner of a directory killed", NULL, FALSE, a_locks_directory, a_owner_killed, b_locks_directory, b_unlocks},
     {"P21 break of a host", BEFORE, TRUE, c_dies, break_c, b_has_all, b_ends_all},
