@@ -167,7 +167,7 @@ void sim_host_free(SimHost *host)
         forget_names(host);
     sw_overlay_free(host->overlay);
     sw_control_close(host->control);
-    if (sim_port_open_fds(host->port) > 0)
+    if (sim_port_open_fds(host->port) > 0 && !sim_host_is_dead(host))
         sim_complain(host->sim, "%u descriptors were not closed at the end", sim_port_open_fds(host->port));
     sw_port_free(host->port);
     g_hash_table_unref(host->cache);
