@@ -386,9 +386,15 @@ const SwEpoch *sw_app_locks_epoch(SwControl *control)
     return sw_epoch_is_fenced(control, epoch, FALSE) ? NULL : epoch;
 }
 
-gboolean sw_app_lock_is_current(SwControl *control, const SwAppLock *lock)
+int sw_app_lock_confirm(SwControl *control, const SwAppLock *lock)
 {
-    return lock->epoch == sw_app_locks_epoch(control);
+    SwPort *port = control->port;
+    struct stat st;
+    int r = lock->epoch == sw_epoch_now(control) ? port->become(port, NULL) : -ESTALE;
+
+    if (r == 0)
+        r = port->stat_fresh(port, lock->epoch->released, "", &st);
+    return r == -ENOENT || (r == 0 && st.st_nlink == 0) ? -ESTALE : r;
 }
 
 int sw_app_lock_begin(SwControl *control, const char *name, SwAppLock *lock)

@@ -41,8 +41,12 @@ int sw_app_lock_end(SwControl *control, const SwAppLock *lock);
 /* The epoch whose locks are still this host's; NULL when it has been broken.  One look at a directory, for any number.
  */
 const SwEpoch *sw_app_locks_epoch(SwControl *control);
-/* Is this host still the one that made it?  If not, others have ended the lock.  Costs a look at a directory. */
-gboolean sw_app_lock_is_current(SwControl *control, const SwAppLock *lock);
+/*
+ * To be asked right before a lock of ours is removed, which no server refuses: 0 if this host is still the one that
+ * made it; -ESTALE if others have taken it for dead, and ended the lock; else why nobody can tell.  Costs a look at a
+ * directory.
+ */
+int sw_app_lock_confirm(SwControl *control, const SwAppLock *lock) G_GNUC_WARN_UNUSED_RESULT;
 /* Has nobody overruled it?  To be asked where somebody may have. */
 gboolean sw_app_lock_is_ours(SwControl *control, const SwAppLock *lock);
 /* The lock of another host has been removed because its own expiry had passed: its record goes as well. */

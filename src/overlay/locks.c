@@ -379,13 +379,10 @@ int sw_lock_clear(SwOverlay *ov, const SwCaller *caller, SwNode *parent, const c
 
 /* ---- removing [L7, L8] */
 
-static int may_remove_known(SwOverlay *ov, const SwCaller *caller, SwLock *lock, int dirfd)
+static int may_remove_known(SwOverlay *ov, const SwCaller *caller, SwLock *lock, Verdict verdict, int dirfd)
 {
     SwLocks *locks = ov->locks;
-    Verdict verdict = judge(locks, lock);
-    if (verdict == VERDICT_DATA)
-        forget(locks, lock);
-    if (verdict == VERDICT_DATA || verdict == VERDICT_DEAD)
+    if (verdict == VERDICT_DEAD)
         return 0;
     if (verdict == VERDICT_LIVES && is_of_family(locks, lock, caller))
         return 0;
@@ -405,23 +402,34 @@ static int may_remove_foreign(SwOverlay *ov, const SwCaller *caller, guint64 dir
     return r;
 }
 
+/* `lock` is ours as far as we know.  -ESTALE: overruled meanwhile (an expiry, the administrator), no lock any more, or
+ * this host was taken for dead (C20, C21); what stands there may be another's.  The look at our epoch comes last, and
+ * no answer is no consent. */
+static int may_remove_held(SwOverlay *ov, const SwCaller *caller, SwLock *lock, int dirfd)
+{
+    Verdict verdict = judge(ov->locks, lock);
+    int r = verdict == VERDICT_DATA || !sw_app_lock_is_ours(ov->control, &lock->disk) ? -ESTALE : 0;
+    if (r == 0)
+        r = may_remove_known(ov, caller, lock, verdict, dirfd);
+    if (r == 0)
+        r = sw_app_lock_confirm(ov->control, &lock->disk);
+    if (r == -ESTALE)
+        forget(ov->locks, lock);
+    return r;
+}
+
 int sw_lock_may_remove(SwOverlay *ov, const SwCaller *caller, SwNode *parent, const char *name, int dirfd)
 {
     if (!sw_lock_is_name(ov, parent, name))
         return 0;
     guint64 dir_ino = ino_of(ov, parent);
     SwLock *lock = find(ov->locks, dir_ino, name);
-    /* Overruled meanwhile (an expiry, the administrator), or this host was taken for dead (C20, C21): what stands there
-     * is another's. */
-    if (lock && is_held(ov->locks, lock) &&
-        (!sw_app_lock_is_current(ov->control, &lock->disk) || !sw_app_lock_is_ours(ov->control, &lock->disk))) {
-        forget(ov->locks, lock);
-        lock_unref(ov, g_steal_pointer(&lock));
-    }
-    int r = !lock                      ? may_remove_foreign(ov, caller, dir_ino, name, dirfd)
-            : is_held(ov->locks, lock) ? may_remove_known(ov, caller, lock, dirfd)
+    int r = !lock                      ? -ESTALE
+            : is_held(ov->locks, lock) ? may_remove_held(ov, caller, lock, dirfd)
                                        : -EBUSY; /* another thread is making or ending it */
     lock_unref(ov, lock);
+    if (r == -ESTALE)
+        r = may_remove_foreign(ov, caller, dir_ino, name, dirfd);
     ov->port->become(ov->port, &caller->cred);
     return r;
 }

@@ -29,7 +29,8 @@ static void drop_locked(SwOverlay *ov, SwPending *pending)
 
 void sw_pending_add_locked(SwOverlay *ov, SwStage *stage)
 {
-    if (stage->listed || !stage->parent)
+    /* A rename that did not commit may have found it taken, and ended it (C21). */
+    if (stage->listed || !stage->parent || stage->state != SW_STAGE_OPEN)
         return;
     SwPending *pending = find_locked(ov, stage->parent, stage->name);
     if (!pending) {

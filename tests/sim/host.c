@@ -167,7 +167,7 @@ void sim_host_free(SimHost *host)
         forget_names(host);
     sw_overlay_free(host->overlay);
     sw_control_close(host->control);
-    if (sim_port_open_fds(host->port) > 0)
+    if (sim_port_open_fds(host->port) > 0 && !sim_host_is_dead(host))
         sim_complain(host->sim, "%u descriptors were not closed at the end", sim_port_open_fds(host->port));
     sw_port_free(host->port);
     g_hash_table_unref(host->cache);
@@ -387,6 +387,54 @@ int sim_unlink(SimHost *host, SimProcess *process, const char *name)
 
     if (r == 0)
         r = sw_overlay_unlink(host->overlay, &caller, sw_overlay_root(host->overlay), name);
+    if (r == 0)
+        drop_name(host, name);
+    return (int)answer(host, r);
+}
+
+static int made(SimHost *host, const char *name, int r, const SwEntry *entry)
+{
+    if (r == 0)
+        (void)keep_name(host, name, entry);
+    return (int)answer(host, r);
+}
+
+int sim_mkdir(SimHost *host, SimProcess *process, const char *name)
+{
+    SwCaller caller = caller_of(process);
+    SwEntry entry;
+    int r = sw_overlay_mkdir(host->overlay, &caller, sw_overlay_root(host->overlay), name, 0777, &entry);
+
+    return made(host, name, r, &entry);
+}
+
+int sim_symlink(SimHost *host, SimProcess *process, const char *target, const char *name)
+{
+    SwCaller caller = caller_of(process);
+    SwEntry entry;
+    int r = sw_overlay_symlink(host->overlay, &caller, target, sw_overlay_root(host->overlay), name, &entry);
+
+    return made(host, name, r, &entry);
+}
+
+int sim_link(SimHost *host, SimProcess *process, const char *from, const char *to)
+{
+    SwCaller caller = caller_of(process);
+    SwNode *root = sw_overlay_root(host->overlay);
+    SwEntry entry;
+    Cached *cached;
+    int r = look_up(host, &caller, from, FALSE, &cached);
+
+    if (r == 0)
+        r = sw_overlay_link(host->overlay, &caller, cached->node, root, to, TRUE, &entry);
+    return made(host, to, r, &entry);
+}
+
+int sim_rmdir(SimHost *host, SimProcess *process, const char *name)
+{
+    SwCaller caller = caller_of(process);
+    int r = sw_overlay_rmdir(host->overlay, &caller, sw_overlay_root(host->overlay), name);
+
     if (r == 0)
         drop_name(host, name);
     return (int)answer(host, r);

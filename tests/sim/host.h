@@ -66,6 +66,10 @@ int sim_fsync(SimHost *host, SimProcess *process, int fd);
 int sim_close(SimHost *host, SimProcess *process, int fd);
 int sim_rename(SimHost *host, SimProcess *process, const char *from, const char *to);
 int sim_unlink(SimHost *host, SimProcess *process, const char *name);
+int sim_mkdir(SimHost *host, SimProcess *process, const char *name);
+int sim_rmdir(SimHost *host, SimProcess *process, const char *name);
+int sim_symlink(SimHost *host, SimProcess *process, const char *target, const char *name);
+int sim_link(SimHost *host, SimProcess *process, const char *from, const char *to);
 
 /* open, write, close: 0 when all of it worked. */
 int sim_put(SimHost *host, SimProcess *process, const char *name, int flags, const char *text);

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-#include "port_sim.h"
+#include "port_internal.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -17,23 +17,9 @@ enum {
     MAY_SPLIT = 4, /* half of it may be done */
 };
 
-typedef struct {
-    SwPort base;
-    SwPort *real; /* owned */
-    SimWorld *world;
-    SimProcesses *processes;
-    guint machine;
-    GHashTable *fds; /* set of open descriptors */
-    int boot_fd;     /* the one that reads the boot id, or -1 */
-    int cut;         /* the error of all calls, while the server cannot be reached; 0: it can */
-    gint64 ahead_us; /* of its boot clock, to the world's */
-    SimPlan plan;
-    guint64 calls;
-    gboolean struck, dead;
-    gboolean lose, last; /* of the call under way: lose its reply, die after it */
-    GQueue trace;        /* of char *, owned */
-    GByteArray *mays;    /* what each call may suffer */
-} SimPort;
+/* Of this thread's call under way: its reply is lost, and this error is what comes instead; it is the host's last. */
+static __thread int lost_error;
+static __thread gboolean last_call;
 
 static const char *const fault_names[] = {"none",       "fail",      "lost reply", "short",
                                           "die before", "die after", "die half",   "pause"};
@@ -82,17 +68,71 @@ static void remember_result(SimPort *sim, gssize result, const char *what)
     g_free(line);
 }
 
-void sim_port_kill(SwPort *port)
+static void close_all(SimPort *sim)
 {
-    SimPort *sim = of(port);
     GHashTableIter iter;
     gpointer fd;
 
-    sim->dead = TRUE;
     g_hash_table_iter_init(&iter, sim->fds);
     while (g_hash_table_iter_next(&iter, &fd, NULL))
         (void)sim->real->close(sim->real, GPOINTER_TO_INT(fd));
     g_hash_table_remove_all(sim->fds);
+}
+
+/* In a crowd a call may be under way, which needs them: then they go with the port. */
+void sim_port_kill(SwPort *port)
+{
+    of(port)->dead = TRUE;
+    if (!of(port)->world->crowd)
+        close_all(of(port));
+}
+
+/* ---- the way to the server, in a crowd */
+
+/* Once in so many calls; the others arrive before anybody else goes on. */
+#define WAIT_ODDS 4
+#define STUCK_ODDS 4000
+#define STUCK_MOST_US (45 * G_TIME_SPAN_SECOND)
+#define LOST_ODDS 800
+#define FAIL_ODDS 800
+
+static void rest(SimPort *sim, gint64 us)
+{
+    SimWorld *world = sim->world;
+
+    sim_crowd_wait(world->crowd, world->now_us + us);
+    while (!sim->dead && sim->frozen_until > world->now_us)
+        sim_crowd_wait(world->crowd, sim->frozen_until);
+}
+
+/* 0: it has arrived, though the host may have died meanwhile; else its error. */
+static int travel(SimPort *sim)
+{
+    SimWorld *world = sim->world;
+    gboolean stuck = world->faulty && sim_random(world) % STUCK_ODDS == 0;
+
+    if (stuck || sim_random(world) % WAIT_ODDS == 0 || sim->frozen_until > world->now_us)
+        rest(sim, (gint64)(100 + sim_random(world) % (stuck ? (guint64)STUCK_MOST_US : 2000)));
+    while (sim->parted_until > world->now_us && !sim->dead) {
+        if (sim->parted_error) {
+            rest(sim, (gint64)(sim_random(world) % (2 * G_TIME_SPAN_SECOND)));
+            sim->mishaps++;
+            return -sim->parted_error;
+        }
+        rest(sim, sim->parted_until - world->now_us);
+    }
+    if (sim->dead) { /* what was on its way may arrive */
+        lost_error = EIO;
+        return sim_random(world) % 2 ? -EIO : 0;
+    }
+    if (!world->faulty)
+        return 0;
+    if (sim_random(world) % LOST_ODDS == 0)
+        lost_error = EIO;
+    else if (sim_random(world) % FAIL_ODDS == 0)
+        lost_error = -1;
+    sim->mishaps += lost_error != 0;
+    return lost_error < 0 ? -EIO : 0;
 }
 
 static void let_others(SimPort *sim, gboolean planned)
@@ -128,19 +168,30 @@ static gssize refused(SwPort *port, const char *member, const char *name, guint 
     SimPort *sim = of(port);
     SimFault fault;
 
-    sim->lose = sim->last = FALSE;
+    lost_error = 0;
+    last_call = FALSE;
     if (sim->dead || sim->cut)
         return sim->dead ? -EIO : -sim->cut;
+    sim->world->n_calls++;
+    sim->total++;
+    if (sim->world->crowd)
+        return travel(sim);
     sim->calls++;
     sim->world->now_us++;
     g_byte_array_append(sim->mays, &(guint8){(guint8)may}, 1);
     remember(sim, member, name);
     gboolean planned = sim->calls == sim->plan.at || (sim->plan.again && sim->calls == sim->plan.again);
     fault = planned && harms(&sim->plan, may) ? sim->plan.fault : SIM_NONE;
-    sim->struck |= fault != SIM_NONE;
+    if (fault != SIM_NONE) {
+        sim->struck = TRUE;
+        g_free(sim->struck_call);
+        sim->struck_call = g_strdup_printf("%s(%s)", member, name);
+    }
     let_others(sim, fault == SIM_PAUSE);
-    sim->lose = fault == SIM_LOST;
-    sim->last = fault == SIM_DIE_AFTER || fault == SIM_DIE_HALF;
+    if (fault == SIM_PAUSE)
+        fault = sim->plan.then;
+    lost_error = fault == SIM_LOST ? sim->plan.error : 0;
+    last_call = fault == SIM_DIE_AFTER || fault == SIM_DIE_HALF;
     if (fault == SIM_FAIL) {
         remember_result(sim, -sim->plan.error, " (planned)");
         return -sim->plan.error;
@@ -158,14 +209,13 @@ static gssize done(SwPort *port, gssize result)
 {
     SimPort *sim = of(port);
 
-    remember_result(sim, result, sim->last ? " (dead after)" : sim->lose ? " (lost)" : "");
-    if (sim->last) {
+    if (!sim->world->crowd)
+        remember_result(sim, result, last_call ? " (dead after)" : lost_error ? " (lost)" : "");
+    if (last_call) {
         sim_port_kill(port);
         return -EIO;
     }
-    if (sim->lose && result >= 0)
-        return -sim->plan.error;
-    return result;
+    return lost_error && result >= 0 ? -lost_error : result;
 }
 
 static int done_open(SwPort *port, int fd)
@@ -188,6 +238,27 @@ static size_t portion(SwPort *port, size_t size)
     gboolean split = sim->calls == sim->plan.at && (sim->plan.fault == SIM_SHORT || sim->plan.fault == SIM_DIE_HALF);
 
     return split && size > 1 ? size / 2 : size;
+}
+
+/*
+ * Where a call names an object that the client looks up first, and then tells the server of by its handle, a late one
+ * reaches that object, wherever it is by then (F23).  So it is looked up before a pause.  -1: by name.
+ */
+static int by_handle(SwPort *port, int dirfd, const char *name)
+{
+    SimPort *sim = of(port);
+    gboolean late = sim->world->crowd || (sim->plan.fault == SIM_PAUSE && sim->calls + 1 == sim->plan.at);
+
+    if (!late || !*name || sim->dead || sim->cut)
+        return -1;
+    return sim->real->openat(sim->real, dirfd, name, O_PATH, 0);
+}
+
+static int end_by_handle(SwPort *port, int handle, int r)
+{
+    if (handle >= 0)
+        (void)real(port)->close(real(port), handle);
+    return r;
 }
 
 /* ---- opening */
@@ -227,7 +298,7 @@ static int sim_reopen(SwPort *port, int fd, int flags)
 static int sim_close(SwPort *port, int fd)
 {
     SimPort *sim = of(port);
-    int r = (int)refused(port, "close", "", MAY_FAIL);
+    int r = sim->world->crowd ? 0 : (int)refused(port, "close", "", MAY_FAIL);
 
     if (sim->boot_fd == fd)
         sim->boot_fd = -1;
@@ -236,10 +307,44 @@ static int sim_close(SwPort *port, int fd)
             g_error("close(%d) of what is not open", fd);
         return -EIO;
     }
+    if (r == 0 && sim->world->crowd) /* nothing that others see, and nothing that takes time */
+        return sim->real->close(sim->real, fd);
     if (r == 0)
         return (int)done(port, sim->real->close(sim->real, fd));
     (void)sim->real->close(sim->real, fd);
     return r;
+}
+
+/* ---- what is told of */
+
+/* The host whose directory, or the file `rest` in it, is behind the descriptor; NULL: none. */
+static char *host_of(int fd, const char *rest)
+{
+    g_autofree char *link = g_strdup_printf("/proc/self/fd/%d", fd);
+    g_autofree char *path = g_file_read_link(link, NULL);
+    const char *hosts = path ? strstr(path, "/hosts/") : NULL;
+
+    const char *id = hosts ? hosts + strlen("/hosts/") : NULL;
+
+    return id && strcmp(id + strcspn(id, "/"), rest) == 0 ? g_strndup(id, strcspn(id, "/")) : NULL;
+}
+
+static void tell_fence(SwPort *port, int dirfd)
+{
+    const SimWorld *world = of(port)->world;
+    g_autofree char *id = world->saw_fence ? host_of(dirfd, "") : NULL;
+
+    if (id)
+        world->saw_fence(world->saw_data, port, id);
+}
+
+static void tell_beat(SwPort *port, int fd, const char *rest)
+{
+    const SimWorld *world = of(port)->world;
+    g_autofree char *id = world->saw_beat ? host_of(fd, rest) : NULL;
+
+    if (id)
+        world->saw_beat(world->saw_data, id);
 }
 
 /* ---- attributes */
@@ -282,6 +387,7 @@ static int sim_stat_fresh(SwPort *port, int dirfd, const char *name, struct stat
 {
     gssize r = refused(port, "stat_fresh", name, MAY_FAIL);
 
+    of(port)->kinds.looks += strcmp(name, "record") == 0;
     if (r)
         return (int)r;
     r = real(port)->stat_fresh(real(port), dirfd, name, ret_st);
@@ -299,23 +405,42 @@ static int sim_lookat(SwPort *port, int dirfd, const char *name, SwFound *ret_fo
 
 static int sim_chmodat(SwPort *port, int dirfd, const char *name, mode_t mode)
 {
+    int handle = by_handle(port, dirfd, name);
     gssize r = refused(port, "chmodat", name, MAY_FAIL);
 
-    return (int)(r ? r : done(port, real(port)->chmodat(real(port), dirfd, name, mode)));
+    if (r == 0 && handle >= 0)
+        r = done(port, real(port)->chmodat(real(port), handle, "", mode));
+    else if (r == 0)
+        r = done(port, real(port)->chmodat(real(port), dirfd, name, mode));
+    return end_by_handle(port, handle, (int)r);
 }
 
 static int sim_chownat(SwPort *port, int dirfd, const char *name, uid_t uid, gid_t gid)
 {
+    int handle = by_handle(port, dirfd, name);
     gssize r = refused(port, "chownat", name, MAY_FAIL);
 
-    return (int)(r ? r : done(port, real(port)->chownat(real(port), dirfd, name, uid, gid)));
+    if (r == 0 && handle >= 0)
+        r = done(port, real(port)->chownat(real(port), handle, "", uid, gid));
+    else if (r == 0)
+        r = done(port, real(port)->chownat(real(port), dirfd, name, uid, gid));
+    return end_by_handle(port, handle, (int)r);
 }
 
 static int sim_utimensat(SwPort *port, int dirfd, const char *name, const struct timespec times[2])
 {
+    int handle = by_handle(port, dirfd, name);
     gssize r = refused(port, "utimensat", name, MAY_FAIL);
 
-    return (int)(r ? r : done(port, real(port)->utimensat(real(port), dirfd, name, times)));
+    if (r == 0 && !*name) {
+        tell_beat(port, dirfd, "/record");
+        of(port)->kinds.beats++;
+    }
+    if (r == 0 && handle >= 0)
+        r = done(port, real(port)->utimensat(real(port), handle, "", times));
+    else if (r == 0)
+        r = done(port, real(port)->utimensat(real(port), dirfd, name, times));
+    return end_by_handle(port, handle, (int)r);
 }
 
 static ssize_t sim_getxattr(SwPort *port, int dirfd, const char *name, const char *key, void *buf, size_t size)
@@ -400,16 +525,26 @@ static ssize_t sim_readlinkat(SwPort *port, int dirfd, const char *name, char *b
 
 static int sim_linkat(SwPort *port, int olddir, const char *oldname, int newdir, const char *newname)
 {
+    int handle = by_handle(port, olddir, oldname);
     gssize r = refused(port, "linkat", newname, MAY_FAIL | MAY_FILL);
 
-    return (int)(r ? r : done(port, real(port)->linkat(real(port), olddir, oldname, newdir, newname)));
+    if (r == 0 && handle >= 0)
+        r = done(port, real(port)->linkat(real(port), handle, "", newdir, newname));
+    else if (r == 0)
+        r = done(port, real(port)->linkat(real(port), olddir, oldname, newdir, newname));
+    return end_by_handle(port, handle, (int)r);
 }
 
 static int sim_unlinkat(SwPort *port, int dirfd, const char *name, int flags)
 {
     gssize r = refused(port, flags ? "rmdirat" : "unlinkat", name, MAY_FAIL);
 
-    return (int)(r ? r : done(port, real(port)->unlinkat(real(port), dirfd, name, flags)));
+    if (r)
+        return (int)r;
+    r = real(port)->unlinkat(real(port), dirfd, name, flags);
+    if (r == 0 && flags && strcmp(name, "released") == 0)
+        tell_fence(port, dirfd);
+    return (int)done(port, r);
 }
 
 static int sim_renameat(SwPort *port, int olddir, const char *oldname, int newdir, const char *newname, guint flags)
@@ -417,14 +552,23 @@ static int sim_renameat(SwPort *port, int olddir, const char *oldname, int newdi
     g_autofree char *both = g_strdup_printf("%s, %s, %u", oldname, newname, flags);
     gssize r = refused(port, "renameat", both, MAY_FAIL | MAY_FILL);
 
-    return (int)(r ? r : done(port, real(port)->renameat(real(port), olddir, oldname, newdir, newname, flags)));
+    if (r)
+        return (int)r;
+    r = real(port)->renameat(real(port), olddir, oldname, newdir, newname, flags);
+    if (r == 0 && strcmp(oldname, "record.new") == 0) /* from here on others may look at it */
+        tell_beat(port, olddir, "");
+    return (int)done(port, r);
 }
 
 static ssize_t sim_getdents(SwPort *port, int fd, void *buf, size_t size)
 {
     gssize r = refused(port, "getdents", "", MAY_FAIL);
 
-    return r ? r : done(port, real(port)->getdents(real(port), fd, buf, size));
+    if (r == 0)
+        r = done(port, real(port)->getdents(real(port), fd, buf, size));
+    of(port)->kinds.lists++;
+    of(port)->kinds.bytes += (guint64)MAX(r, 0);
+    return r;
 }
 
 static int sim_seekdir(SwPort *port, int fd, off_t offset)
@@ -518,171 +662,6 @@ static int sim_ofd_lock(SwPort *port, int fd, int command, struct flock *lock)
     return (int)(r ? r : done(port, real(port)->ofd_lock(real(port), fd, command, lock)));
 }
 
-/* ---- processes: what /proc would tell, without fault and without being counted */
-
-void sim_processes_init(SimProcesses *processes)
-{
-    processes->by_pid = g_hash_table_new(NULL, NULL);
-    processes->last_pid = 100;
-}
-
-static void process_free(gpointer key, gpointer value, gpointer data)
-{
-    SimProcess *process = value;
-
-    (void)key;
-    (void)data;
-    g_array_unref(process->fds);
-    g_free(process);
-}
-
-void sim_processes_clear(SimProcesses *processes)
-{
-    g_hash_table_foreach(processes->by_pid, process_free, NULL);
-    g_hash_table_unref(processes->by_pid);
-}
-
-SimProcess *sim_process_new(SimProcesses *processes, pid_t ppid)
-{
-    SimProcess *process = g_new0(SimProcess, 1);
-
-    process->pid = ++processes->last_pid;
-    process->ppid = ppid;
-    process->fds = g_array_new(FALSE, TRUE, sizeof(SimDescriptor));
-    g_hash_table_insert(processes->by_pid, GINT_TO_POINTER(process->pid), process);
-    return process;
-}
-
-static SimProcess *find(SwPort *port, pid_t pid)
-{
-    SimProcesses *processes = of(port)->processes;
-    SimProcess *process = processes ? g_hash_table_lookup(processes->by_pid, GINT_TO_POINTER(pid)) : NULL;
-
-    return process && !process->gone ? process : NULL;
-}
-
-static int sim_process(SwPort *port, pid_t tid, SwProcess *ret_process)
-{
-    SimProcess *process = find(port, tid);
-
-    if (!process)
-        return -ESRCH;
-    *ret_process = (SwProcess){.tgid = process->pid, .ppid = process->ppid, .exiting = process->exiting};
-    return 0;
-}
-
-static int sim_exit_status(SwPort *port, pid_t tid, int *ret_status)
-{
-    SimProcess *process = find(port, tid);
-
-    if (!process)
-        return -ESRCH;
-    *ret_status = process->status;
-    return 0;
-}
-
-static int sim_holdings(SwPort *port, pid_t tgid, dev_t dev, ino_t ino, SwHoldings *ret_holdings)
-{
-    SimProcess *process = find(port, tgid);
-    SwHoldings holdings = {.only_fd = -1, .complete = TRUE};
-
-    (void)dev;
-    if (!process)
-        return -ESRCH;
-    for (guint i = 0; i < process->fds->len; i++) {
-        const SimDescriptor *fd = &g_array_index(process->fds, SimDescriptor, i);
-
-        if (!fd->writes || fd->ino != ino)
-            continue;
-        holdings.only_fd = holdings.n_writers++ ? -1 : fd->number;
-    }
-    *ret_holdings = holdings;
-    return 0;
-}
-
-static int sim_mapped(SwPort *port, pid_t tgid, dev_t dev, ino_t ino)
-{
-    (void)dev;
-    (void)ino;
-    return find(port, tgid) ? 0 : -ESRCH;
-}
-
-static int sim_last_pid(SwPort *port, pid_t *ret_pid)
-{
-    if (!of(port)->processes)
-        return -ENOENT;
-    *ret_pid = of(port)->processes->last_pid;
-    return 0;
-}
-
-static int sim_children(SwPort *port, pid_t tgid, pid_t *ret_pids, guint max)
-{
-    SimProcesses *processes = of(port)->processes;
-    guint n = 0;
-
-    for (pid_t pid = 1; processes && pid <= processes->last_pid && n < max; pid++) {
-        SimProcess *process = find(port, pid);
-
-        if (process && process->ppid == tgid)
-            ret_pids[n++] = pid;
-    }
-    return (int)n;
-}
-
-static int sim_pids_between(SwPort *port, pid_t after, pid_t upto, pid_t *ret_pids, guint max)
-{
-    guint n = 0;
-
-    for (pid_t pid = after + 1; pid <= upto; pid++) {
-        if (!find(port, pid))
-            continue;
-        if (n == max)
-            return -E2BIG;
-        ret_pids[n++] = pid;
-    }
-    return (int)n;
-}
-
-static int sim_pid_watch(SwPort *port, pid_t tgid, guint64 *ret_id)
-{
-    int fd;
-
-    if (of(port)->dead || !find(port, tgid))
-        return -ESRCH;
-    fd = real(port)->openat(real(port), AT_FDCWD, "/dev/null", O_RDONLY, 0);
-    if (fd >= 0)
-        g_hash_table_add(of(port)->fds, GINT_TO_POINTER(fd));
-    *ret_id = (guint64)tgid;
-    return fd;
-}
-
-/* Pids are never used twice here. */
-static int sim_pid_ended(SwPort *port, int fd, pid_t tgid, int *ret_status)
-{
-    SimProcesses *processes = of(port)->processes;
-    const SimProcess *process = g_hash_table_lookup(processes->by_pid, GINT_TO_POINTER(tgid));
-
-    (void)fd;
-    if (!process->gone)
-        return 0;
-    *ret_status = process->status;
-    return 1;
-}
-
-static int sim_groups(SwPort *port, pid_t tid, SwCred *cred)
-{
-    (void)port;
-    (void)tid;
-    cred->n_groups = 0;
-    return 0;
-}
-
-static void sim_comm(SwPort *port, pid_t tgid, char *ret_comm, size_t size)
-{
-    (void)port;
-    g_snprintf(ret_comm, size, "p%d", tgid);
-}
-
 /* ---- clock and chance */
 
 static gint64 sim_now_us(SwPort *port)
@@ -693,7 +672,7 @@ static gint64 sim_now_us(SwPort *port)
 /* Wrong by a different amount on each machine (C23). */
 static gint64 sim_wall_us(SwPort *port)
 {
-    return of(port)->world->now_us + of(port)->machine * G_TIME_SPAN_DAY;
+    return of(port)->world->now_us + of(port)->machine * G_TIME_SPAN_DAY + of(port)->wall_us;
 }
 
 /* Whoever waits, waits for others. */
@@ -701,6 +680,10 @@ static void sim_sleep_us(SwPort *port, gint64 us)
 {
     SimWorld *world = of(port)->world;
 
+    if (world->crowd) {
+        rest(of(port), MAX(us, 1));
+        return;
+    }
     world->now_us += MAX(us, 1);
     if (world->sched)
         sim_sched_pass(world->sched, world->odds ? (int)(sim_random(world) % sim_sched_count(world->sched)) : -1);
@@ -723,10 +706,11 @@ static void sim_free(SwPort *port)
 {
     SimPort *sim = of(port);
 
-    sim_port_kill(port);
+    close_all(sim);
     g_hash_table_unref(sim->fds);
     g_queue_clear_full(&sim->trace, g_free);
     g_byte_array_unref(sim->mays);
+    g_free(sim->struck_call);
     sw_port_free(sim->real);
     g_free(sim);
 }
@@ -778,17 +762,7 @@ static void bind_names(SwPort *port)
 
 static void bind_rest(SwPort *port)
 {
-    port->process = sim_process;
-    port->exit_status = sim_exit_status;
-    port->holdings = sim_holdings;
-    port->mapped = sim_mapped;
-    port->last_pid = sim_last_pid;
-    port->children = sim_children;
-    port->pids_between = sim_pids_between;
-    port->pid_watch = sim_pid_watch;
-    port->pid_ended = sim_pid_ended;
-    port->groups = sim_groups;
-    port->comm = sim_comm;
+    sim_port_bind_processes(port);
     port->now_us = sim_now_us;
     port->wall_us = sim_wall_us;
     port->sleep_us = sim_sleep_us;
@@ -819,6 +793,52 @@ void sim_port_cut(SwPort *port, int error)
     of(port)->cut = error;
 }
 
+void sim_port_freeze(SwPort *port, gint64 until_us)
+{
+    of(port)->frozen_until = until_us;
+}
+
+void sim_port_part(SwPort *port, gint64 until_us, int error)
+{
+    of(port)->parted_until = until_us;
+    of(port)->parted_error = error;
+}
+
+guint sim_port_mishaps(SwPort *port)
+{
+    return of(port)->mishaps;
+}
+
+guint64 sim_port_total(SwPort *port)
+{
+    return of(port)->total;
+}
+
+void sim_port_watch_kinds(SwPort *port)
+{
+    of(port)->kinds = (SimKinds){0};
+}
+
+void sim_port_add_kinds(SwPort *port, SimKinds *kinds)
+{
+    const SimKinds *own = &of(port)->kinds;
+
+    kinds->looks += own->looks;
+    kinds->beats += own->beats;
+    kinds->lists += own->lists;
+    kinds->bytes += own->bytes;
+}
+
+void sim_port_jump(SwPort *port, gint64 us)
+{
+    of(port)->wall_us += us;
+}
+
+gpointer *sim_port_layer(SwPort *port)
+{
+    return &of(port)->layer;
+}
+
 void sim_port_set_clock(SwPort *port, gint64 ahead_us)
 {
     of(port)->ahead_us = ahead_us;
@@ -829,6 +849,7 @@ void sim_port_plan(SwPort *port, const SimPlan *plan)
     of(port)->plan = *plan;
     of(port)->calls = 0;
     of(port)->struck = FALSE;
+    g_clear_pointer(&of(port)->struck_call, g_free);
     g_byte_array_set_size(of(port)->mays, 0);
 }
 
@@ -850,6 +871,11 @@ guint64 sim_port_calls(SwPort *port)
 gboolean sim_port_struck(SwPort *port)
 {
     return of(port)->struck;
+}
+
+const char *sim_port_struck_call(SwPort *port)
+{
+    return of(port)->struck_call ? of(port)->struck_call : "";
 }
 
 gboolean sim_port_is_dead(SwPort *port)

@@ -12,6 +12,7 @@
 
 #include "../../src/port/port.h"
 #include "baton.h"
+#include "crowd.h"
 
 typedef enum {
     SIM_NONE,
@@ -32,6 +33,18 @@ typedef struct {
     SimSched *sched; /* NULL: one host at a time */
     gint64 aged_ns;  /* what changed since this time of the real clock did so an hour later; 0: nothing */
     guint odds;      /* once in so many calls another task goes on; 0: only where a plan says so */
+
+    /*
+     * Many hosts, more than one task each: every call to the server takes time, and others go on meanwhile.  A host
+     * that is frozen or cut off finds its calls delivered when that is over, whatever has happened since.
+     */
+    SimCrowd *crowd;
+    gboolean faulty; /* some calls get stuck for long, some fail, some replies are lost */
+    guint64 n_calls; /* that reached the server, or would have */
+    /* What the server did: `released` of the host was removed by `by`, or its record's times set.  May be NULL. */
+    void (*saw_fence)(gpointer data, SwPort *by, const char *host_id);
+    void (*saw_beat)(gpointer data, const char *host_id);
+    gpointer saw_data;
 } SimWorld;
 
 guint64 sim_random(SimWorld *world);
@@ -71,6 +84,7 @@ typedef struct {
     SimFault fault;
     guint64 at;
     guint64 again; /* PAUSE also before this later call; 0: not */
+    SimFault then; /* after a PAUSE: how the call ends that was late, NONE, LOST or DIE_AFTER */
     int error;     /* for FAIL and LOST; calls that cannot end so are not harmed */
 } SimPlan;
 
@@ -84,10 +98,30 @@ GByteArray *sim_port_suffers(SwPort *port);
 gboolean sim_plan_harms(const SimPlan *plan, const GByteArray *suffers);
 /* Did the plan come to pass, and harm a call? */
 gboolean sim_port_struck(SwPort *port);
+/* The last call that the plan harmed, "member(name)"; "" before. */
+const char *sim_port_struck_call(SwPort *port);
 gboolean sim_port_is_dead(SwPort *port);
 void sim_port_kill(SwPort *port);
 /* From now on all calls fail so, for the server cannot be reached; 0: it can again. */
 void sim_port_cut(SwPort *port, int error);
+/* Of a crowd's host: its calls stop until then. */
+void sim_port_freeze(SwPort *port, gint64 until_us);
+/* Of a crowd's host: until then the server cannot be reached: calls wait, or with an `error` end so after a while. */
+void sim_port_part(SwPort *port, gint64 until_us, int error);
+/* How many of its calls failed or lost their reply by chance. */
+guint sim_port_mishaps(SwPort *port);
+guint64 sim_port_total(SwPort *port);
+/* What kind of calls a crowd's host made since the counting began. */
+typedef struct {
+    guint64 looks, beats, lists; /* at others' records; of its own; of calls to list a directory */
+    guint64 bytes;               /* that these listings returned */
+} SimKinds;
+void sim_port_watch_kinds(SwPort *port);
+void sim_port_add_kinds(SwPort *port, SimKinds *kinds);
+/* The wall clock jumps by so much (C23). */
+void sim_port_jump(SwPort *port, gint64 us);
+/* For a layer over the port to keep what it needs. */
+gpointer *sim_port_layer(SwPort *port);
 /* How far its clock is ahead of the world's (C23). */
 void sim_port_set_clock(SwPort *port, gint64 ahead_us);
 /* Descriptors that are open now. */
