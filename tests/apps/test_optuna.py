@@ -142,9 +142,9 @@ def test_the_living_are_not_robbed(lab, source, lock):
     load = [a.popen(command) for command in LOAD]
     owner = hold(a, lock)
     before = os.lstat(source + "/x.lock")
+    (waiting,) = wait_on([b], lock)
     kind, seconds = KIND[lock].split()[1], max(3 * LEASE, GRACE + 2)
     robbers = [start(host, optuna(ROB, HERE, kind, GRACE, seconds)) for host in hosts for _ in range(2)]
-    waiting = start(b, python(KIND[lock], "take(); print(time.monotonic()); drop()"))
     for robber in robbers:
         has_got, forced = numbers(robber)
         assert not has_got and forced > 0
