@@ -573,15 +573,43 @@ int sw_app_locks_drop_of(SwControl *control, const SwEpoch *by, const char *host
     return r;
 }
 
+/* No record and no host has come or gone since the last sweep, nor in the moment in which that looked: two looks have
+ * to agree, for a change within one tick of the server's clock does not show. */
+static gboolean nothing_new(SwControl *control)
+{
+    struct timespec now[2] = {{0}};
+    struct stat st;
+
+    for (int i = 0; i < 2; i++) {
+        if (control->port->stat_fresh(control->port, i ? control->hosts : control->locks, "", &st) < 0)
+            return FALSE;
+        now[i] = st.st_mtim;
+    }
+    control->same_sweeps = memcmp(now, control->swept, sizeof now) == 0 ? control->same_sweeps + 1 : 0;
+    memcpy(control->swept, now, sizeof now);
+    return control->same_sweeps > 1;
+}
+
+static void sweep_one(SwControl *control, const char *name, const char *host_id, GHashTable *alive)
+{
+    int r = contend(control, name, NULL);
+
+    if (r == -EBUSY)
+        g_hash_table_add(alive, g_strdup(host_id));
+    else if (r < 0)
+        control->same_sweeps = 0; /* to be tried again */
+}
+
 void sw_app_locks_sweep(SwControl *control)
 {
     g_autoptr(GPtrArray) names = NULL;
     g_autoptr(GHashTable) alive = g_hash_table_new_full(g_str_hash, g_str_equal, g_free, NULL);
 
-    if (control->port->become(control->port, NULL) < 0 ||
-        sw_dir_names(control->port, control->locks, SW_HOSTS_MAX, FALSE, &names) < 0)
+    if (control->port->become(control->port, NULL) < 0 || nothing_new(control))
         return;
-    for (guint i = 0; i < names->len; i++) {
+    if (sw_dir_names(control->port, control->locks, SW_HOSTS_MAX, FALSE, &names) < 0)
+        control->same_sweeps = 0;
+    for (guint i = 0; names && i < names->len; i++) {
         const char *name = names->pdata[i];
         g_autofree char *text = NULL;
         SwLockText says;
@@ -592,9 +620,8 @@ void sw_app_locks_sweep(SwControl *control)
             continue;
         else if (sw_lock_text_parse(text, &says) < 0)
             continue; /* what nobody understands is left to who wants that name */
-        else if (strcmp(says.host_id, sw_control_host_id(control)) != 0 &&
-                 !g_hash_table_contains(alive, says.host_id) && contend(control, name, NULL) == -EBUSY)
-            g_hash_table_add(alive, g_strdup(says.host_id));
+        else if (strcmp(says.host_id, sw_control_host_id(control)) != 0 && !g_hash_table_contains(alive, says.host_id))
+            sweep_one(control, name, says.host_id, alive);
     }
 }
 

@@ -72,7 +72,8 @@ int sw_app_locks_drop_of(SwControl *control, const SwEpoch *by, const char *host
  */
 int sw_app_lock_break_name(SwControl *control, guint64 dir_ino, const char *name,
                            SwLockText *ret_says) G_GNUC_WARN_UNUSED_RESULT;
-/* Ends those of hosts that are gone, which a burial that failed may have left. */
+/* Ends those of hosts that are gone, which a burial that failed may have left.  Costs two attributes as long as neither
+ * records nor hosts come or go.  Call it from one thread, at least a tick of the server's clock apart. */
 void sw_app_locks_sweep(SwControl *control);
 
 /* The present by the server's clock, to compare with times of files there. */

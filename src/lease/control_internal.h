@@ -74,6 +74,10 @@ struct SwControl {
     gint sequence;    /* of names made by this mount */
     gint trimming;    /* somebody is at it */
 
+    /* of the thread that sweeps locks */
+    struct timespec swept[2]; /* when `locks` and `hosts` had changed, at the last sweep */
+    guint same_sweeps;        /* how many since have found them unchanged */
+
     /* protected by lock */
     SwMutex lock;
     guint puts;           /* since the last trim */

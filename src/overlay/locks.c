@@ -515,26 +515,31 @@ void sw_lock_dated(SwOverlay *ov, const SwCaller *caller, SwNode *node, const st
 
 /* ---- all of them */
 
-static GPtrArray *all_held(SwLocks *locks)
+/* Those whose owner may have ended, or that are of another epoch than this (NULL: all): the others cost no call. */
+static GPtrArray *all_doubtful(SwLocks *locks, const SwEpoch *epoch)
 {
-    GPtrArray *all = g_ptr_array_new();
+    GPtrArray *doubtful = g_ptr_array_new();
     GHashTableIter iter;
     gpointer key;
     SW_HOLD(&locks->lock);
     g_hash_table_iter_init(&iter, locks->table);
-    while (g_hash_table_iter_next(&iter, &key, NULL))
-        if (((SwLock *)key)->state == LOCK_HELD)
-            g_ptr_array_add(all, lock_ref(key));
-    return all;
+    while (g_hash_table_iter_next(&iter, &key, NULL)) {
+        SwLock *lock = key;
+        if (lock->state == LOCK_HELD &&
+            (!epoch || lock->disk.epoch != epoch || (lock->owner && sw_owner_may_have_ended(lock->owner))))
+            g_ptr_array_add(doubtful, lock_ref(lock));
+    }
+    return doubtful;
 }
 
 void sw_locks_tick(SwOverlay *ov, gint64 now)
 {
     SwLocks *locks = ov->locks;
-    g_autoptr(GPtrArray) all = all_held(locks);
-    const SwEpoch *epoch = all->len ? sw_app_locks_epoch(ov->control) : NULL;
-    for (guint i = 0; i < all->len; i++) {
-        SwLock *lock = all->pdata[i];
+    const SwEpoch *epoch = g_atomic_int_get(&locks->count) ? sw_app_locks_epoch(ov->control) : NULL;
+    sw_owners_look(locks->owners);
+    g_autoptr(GPtrArray) doubtful = all_doubtful(locks, epoch);
+    for (guint i = 0; i < doubtful->len; i++) {
+        SwLock *lock = doubtful->pdata[i];
         Verdict verdict = judge_in(locks, lock, epoch);
         if (verdict == VERDICT_DEAD)
             sw_ignore(end_dead(locks, lock));
@@ -565,7 +570,7 @@ SwLocks *sw_locks_new(SwOverlay *ov)
 
 void sw_locks_free(SwLocks *locks)
 {
-    g_autoptr(GPtrArray) all = all_held(locks);
+    g_autoptr(GPtrArray) all = all_doubtful(locks, NULL);
     for (guint i = 0; i < all->len; i++) {
         SwLock *lock = all->pdata[i];
         Verdict verdict = judge(locks, lock);

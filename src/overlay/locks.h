@@ -91,6 +91,9 @@ guint64 sw_owner_id(const SwOwner *owner); /* as SwPort.pid_watch */
 /* As it was when first watched; NULL: none that could own anything.  Not counted: lives as long as `owner`. */
 SwOwner *sw_owner_parent(const SwOwner *owner);
 SwOwnerState sw_owner_state(const SwOwner *owner);
+/* Asks for all of them at once; sw_owner_may_have_ended says what came of it the last time, without a call. */
+void sw_owners_look(SwOwners *owners);
+gboolean sw_owner_may_have_ended(const SwOwner *owner);
 /* Is that thread one of the process, or of a descendant? */
 gboolean sw_owner_has(const SwOwner *owner, pid_t tid);
 /* Forgets those that nobody refers to. */

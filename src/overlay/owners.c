@@ -18,12 +18,14 @@ struct SwOwner {
     guint64 id;
     int fd;
     SwOwner *parent; /* counted */
+    gboolean ended;  /* atomic: sw_owners_look has seen it */
 };
 
 struct SwOwners {
     SwPort *port; /* immutable */
     SwMutex lock;
-    GHashTable *by_pid; /* lock: pid -> SwOwner, counted; the last bearer of that pid that was seen */
+    GHashTable *all;    /* lock: of SwOwner, counted */
+    GHashTable *by_pid; /* lock: pid -> SwOwner; of `all` the last bearer of that pid */
 };
 
 SwOwner *sw_owner_ref(SwOwner *owner)
@@ -48,13 +50,15 @@ SwOwners *sw_owners_new(SwPort *port)
     SwOwners *owners = g_new0(SwOwners, 1);
     owners->port = port;
     sw_mutex_init(&owners->lock);
-    owners->by_pid = g_hash_table_new_full(NULL, NULL, NULL, (GDestroyNotify)sw_owner_unref);
+    owners->all = g_hash_table_new_full(NULL, NULL, (GDestroyNotify)sw_owner_unref, NULL);
+    owners->by_pid = g_hash_table_new(NULL, NULL);
     return owners;
 }
 
 void sw_owners_free(SwOwners *owners)
 {
     g_hash_table_unref(owners->by_pid);
+    g_hash_table_unref(owners->all);
     sw_mutex_clear(&owners->lock);
     g_free(owners);
 }
@@ -87,12 +91,9 @@ static SwOwner *get_process(SwOwners *owners, pid_t pid, guint depth)
     if (depth > 0 && port->process(port, pid, &process) == 0 && process.ppid > 1)
         owner->parent = get_process(owners, process.ppid, depth - 1);
     sw_mutex_lock(&owners->lock);
-    SwOwner *old = g_hash_table_lookup(owners->by_pid, GINT_TO_POINTER(pid));
-    if (old)
-        g_hash_table_steal(owners->by_pid, GINT_TO_POINTER(pid));
+    g_hash_table_add(owners->all, owner);
     g_hash_table_insert(owners->by_pid, GINT_TO_POINTER(pid), owner);
     sw_mutex_unlock(&owners->lock);
-    sw_owner_unref(old);
     return owner;
 }
 
@@ -143,19 +144,55 @@ gboolean sw_owner_has(const SwOwner *owner, pid_t tid)
     return FALSE;
 }
 
-static gboolean is_unused(gpointer key, gpointer value, gpointer data)
+/* All of them as of now, referred to. */
+static GPtrArray *snapshot(SwOwners *owners)
 {
-    (void)key;
-    if (g_atomic_int_get(&((SwOwner *)value)->refs) > 1)
-        return FALSE;
-    g_ptr_array_add(data, value); /* closing is a port call: not with the lock */
-    return TRUE;
+    GPtrArray *all = g_ptr_array_new_with_free_func((GDestroyNotify)sw_owner_unref);
+    GHashTableIter iter;
+    gpointer owner;
+    SW_HOLD(&owners->lock);
+    g_hash_table_iter_init(&iter, owners->all);
+    while (g_hash_table_iter_next(&iter, &owner, NULL))
+        g_ptr_array_add(all, sw_owner_ref(owner));
+    return all;
+}
+
+void sw_owners_look(SwOwners *owners)
+{
+    g_autoptr(GPtrArray) all = snapshot(owners);
+    g_autofree int *fds = g_new(int, all->len);
+    g_autofree pid_t *pids = g_new(pid_t, all->len);
+    g_autofree gboolean *ended = g_new0(gboolean, all->len);
+    for (guint i = 0; i < all->len; i++) {
+        const SwOwner *owner = all->pdata[i];
+        fds[i] = owner->fd;
+        pids[i] = owner->pid;
+    }
+    /* Where it cannot be told, each is asked. */
+    gboolean unknown = owners->port->pids_ended(owners->port, fds, pids, all->len, ended) < 0;
+    for (guint i = 0; i < all->len; i++)
+        g_atomic_int_set(&((SwOwner *)all->pdata[i])->ended, unknown || ended[i]);
+}
+
+gboolean sw_owner_may_have_ended(const SwOwner *owner)
+{
+    return g_atomic_int_get(&owner->ended);
 }
 
 void sw_owners_prune(SwOwners *owners)
 {
     g_autoptr(GPtrArray) unused = g_ptr_array_new_with_free_func((GDestroyNotify)sw_owner_unref);
-    sw_mutex_lock(&owners->lock);
-    (void)g_hash_table_foreach_steal(owners->by_pid, is_unused, unused);
-    sw_mutex_unlock(&owners->lock);
+    GHashTableIter iter;
+    gpointer key;
+    SW_HOLD(&owners->lock);
+    g_hash_table_iter_init(&iter, owners->all);
+    while (g_hash_table_iter_next(&iter, &key, NULL)) {
+        SwOwner *owner = key;
+        if (g_atomic_int_get(&owner->refs) > 1)
+            continue;
+        g_hash_table_iter_steal(&iter);
+        if (g_hash_table_lookup(owners->by_pid, GINT_TO_POINTER(owner->pid)) == owner)
+            g_hash_table_remove(owners->by_pid, GINT_TO_POINTER(owner->pid));
+        g_ptr_array_add(unused, owner);
+    }
 }

@@ -140,6 +140,8 @@ struct SwPort {
     int (*pid_watch)(SwPort *port, pid_t tgid, guint64 *ret_id);
     /* 0: the process behind the descriptor lives; 1: it has ended, *ret_status as wait(2) has it, -1 if unknown. */
     int (*pid_ended)(SwPort *port, int fd, pid_t tgid, int *ret_status);
+    /* Of `n` such descriptors and their processes, all at once: ret_ended[i] is whether that one has ended. */
+    int (*pids_ended)(SwPort *port, const int *fds, const pid_t *tgids, guint n, gboolean *ret_ended);
     /* Thread-group ids among the pids in (after, upto], wrapping; -E2BIG when there are more than `max`. */
     int (*pids_between)(SwPort *port, pid_t after, pid_t upto, pid_t *ret_pids, guint max);
     /* The caller's supplementary groups into cred->groups (-E2BIG if over the limit). */

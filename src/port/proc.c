@@ -510,4 +510,5 @@ void sw_proc_bind(SwPort *port)
     port->pids_between = sw_proc_pids_between;
     port->pid_watch = sw_proc_watch;
     port->pid_ended = sw_proc_ended;
+    port->pids_ended = sw_proc_watched_ended;
 }

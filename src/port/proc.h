@@ -101,5 +101,6 @@ int sw_proc_children(SwPort *port, pid_t tgid, pid_t *ret_pids, guint max);
 int sw_proc_pids_between(SwPort *port, pid_t after, pid_t upto, pid_t *ret_pids, guint max);
 int sw_proc_watch(SwPort *port, pid_t tgid, guint64 *ret_id);
 int sw_proc_ended(SwPort *port, int fd, pid_t tgid, int *ret_status);
+int sw_proc_watched_ended(SwPort *port, const int *fds, const pid_t *tgids, guint n, gboolean *ret_ended);
 
 #endif

@@ -25,6 +25,8 @@ struct pidfd_info_6_15 {
     guint32 coredump_mask, spare;
 };
 
+#define POLL_MAX 1024U
+
 #define PIDFD_GET_INFO_6_15 _IOWR(0xFF, 11, struct pidfd_info_6_15)
 
 int sw_proc_watch(SwPort *port, pid_t tgid, guint64 *ret_id)
@@ -80,4 +82,24 @@ int sw_proc_ended(SwPort *port, int fd, pid_t tgid, int *ret_status)
     if (!tells_status(fd, ret_status) && !zombie_status(port, fd, tgid, ret_status) && !tells_status(fd, ret_status))
         *ret_status = -1;
     return 1;
+}
+
+/* One call tells of many; poll(2) takes no more than there may be open descriptors. */
+int sw_proc_watched_ended(SwPort *port, const int *fds, const pid_t *tgids, guint n, gboolean *ret_ended)
+{
+    g_autofree struct pollfd *ask = g_new0(struct pollfd, POLL_MAX);
+
+    (void)port;
+    (void)tgids;
+    for (guint done = 0; done < n; done += POLL_MAX) {
+        guint some = MIN(n - done, POLL_MAX);
+
+        for (guint i = 0; i < some; i++)
+            ask[i] = (struct pollfd){.fd = fds[done + i], .events = POLLIN};
+        if (TEMP_FAILURE_RETRY(poll(ask, some, 0)) < 0)
+            return -errno;
+        for (guint i = 0; i < some; i++)
+            ret_ended[done + i] = ask[i].revents != 0;
+    }
+    return 0;
 }

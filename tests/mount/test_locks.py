@@ -2,11 +2,13 @@
 """Lock files of applications (C18 to C20): one owner, until it lets go or dies."""
 
 import os
+import shutil
 import signal
+import subprocess
 import time
 
 import pytest
-from harness import eventually
+from harness import eventually, read_text
 
 MAKE = {
     "file": "os.close(os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL))",
@@ -262,3 +264,20 @@ def test_forged_records(lab, source):
     other = lab.host(source, "beta")
     assert other.exists("victim.lock")
     lab.leftovers_expected = True
+
+
+@pytest.mark.limit(120)
+def test_held_locks_cost_nothing(hosts):
+    """C19, L6: what a quiet daemon does does not grow with the locks that are held: at most one call for all owners."""
+    a, held = hosts[0], 600
+    if not shutil.which("strace"):
+        pytest.skip("strace is not installed")
+    owner = a.worker()
+    owner("for i in range(held): os.close(os.open('%d.lock' % i, os.O_WRONLY | os.O_CREAT | os.O_EXCL))", held=held)
+    time.sleep(1)
+    table = a.scratch + "/calls"
+    command = ["timeout", "-s", "INT", "6", "strace", "-f", "-c", "-o", table, "-p", str(a.daemon.target)]
+    subprocess.run(command, check=False, capture_output=True)
+    total = int(read_text(table).splitlines()[-1].split()[3])
+    owner("for i in range(held): os.unlink('%d.lock' % i)", held=held)
+    assert 0 < total < held, read_text(table)

@@ -155,6 +155,15 @@ static int sim_pid_ended(SwPort *port, int fd, pid_t tgid, int *ret_status)
     return 1;
 }
 
+static int sim_pids_ended(SwPort *port, const int *fds, const pid_t *tgids, guint n, gboolean *ret_ended)
+{
+    int status;
+
+    for (guint i = 0; i < n; i++)
+        ret_ended[i] = sim_pid_ended(port, fds[i], tgids[i], &status) == 1;
+    return 0;
+}
+
 static int sim_groups(SwPort *port, pid_t tid, SwCred *cred)
 {
     (void)port;
@@ -180,6 +189,7 @@ void sim_port_bind_processes(SwPort *port)
     port->pids_between = sim_pids_between;
     port->pid_watch = sim_pid_watch;
     port->pid_ended = sim_pid_ended;
+    port->pids_ended = sim_pids_ended;
     port->groups = sim_groups;
     port->comm = sim_comm;
 }

@@ -249,6 +249,53 @@ static void swept(void **state)
     sw_control_close(control);
 }
 
+static guint listings;
+static ssize_t (*real_getdents)(SwPort *port, int fd, void *buf, size_t size);
+
+static ssize_t counted_getdents(SwPort *port, int fd, void *buf, size_t size)
+{
+    listings++;
+    return real_getdents(port, fd, buf, size);
+}
+
+static gboolean sweep_lists(SwControl *control)
+{
+    guint before = listings;
+
+    sw_app_locks_sweep(control);
+    return listings > before;
+}
+
+/* L5: as long as neither records nor hosts come or go, a sweep does not look at what is held. */
+static void sweeps_what_has_changed(void **state)
+{
+    Fixture *f = *state;
+    SwControl *control = open_control(f), *other = NULL;
+    SwAppLock lock = lock_at(f, SW_LOCK_FILE, "x.lock");
+
+    real_getdents = f->port->getdents;
+    f->port->getdents = counted_getdents;
+    for (int round = 0; round < 3; round++) {
+        /* The second look may have missed what came within one tick of the clock after the first. */
+        assert_true(sweep_lists(control));
+        assert_true(sweep_lists(control));
+        assert_false(sweep_lists(control));
+        assert_false(sweep_lists(control));
+        g_usleep(20000);
+        if (round == 0)
+            assert_int_equal(sw_app_lock_begin(control, "x.lock", &lock), 0);
+        else if (round == 1)
+            other = open_control(f);
+        else
+            sw_control_close(other);
+    }
+    assert_true(sweep_lists(control));
+    f->port->getdents = real_getdents;
+    assert_int_equal(sw_app_lock_end(control, &lock), 0);
+    sw_app_lock_clear(&lock);
+    sw_control_close(control);
+}
+
 #define TEST(name) cmocka_unit_test_setup_teardown(name, fixture_setup, fixture_teardown)
 
 int main(void)
@@ -261,7 +308,8 @@ int main(void)
                                        TEST(data_stays),
                                        TEST(buried),
                                        TEST(contended_after_death),
-                                       TEST(swept)};
+                                       TEST(swept),
+                                       TEST(sweeps_what_has_changed)};
 
     return cmocka_run_group_tests_name("app_lock", tests, NULL, NULL);
 }

@@ -341,6 +341,36 @@ static void the_end_of_any_process_is_seen(void **state)
     assert_int_equal(port->pid_watch(port, 0, &id), -EINVAL);
 }
 
+/* L6: of many at once; here more than one call takes. */
+static void the_ends_of_many_are_seen(void **state)
+{
+    enum { MANY = 1500 };
+    Child child = child_start(just_wait), other = child_start(just_wait);
+    int fds[MANY];
+    pid_t pids[MANY];
+    gboolean ended[MANY];
+    guint64 id;
+
+    for (guint i = 0; i < MANY; i++) {
+        pids[i] = i % 3 ? child.pid : other.pid;
+        fds[i] = i == 1 || i == 3 ? port->pid_watch(port, pids[i], &id) : i < 3 ? -1 : fds[i % 3 ? 1 : 3];
+    }
+    fds[0] = fds[3];
+    fds[2] = fds[1];
+    child_let_die(&child);
+    assert_int_equal(port->pids_ended(port, fds, pids, MANY, ended), 0);
+    for (guint i = 0; i < MANY; i++)
+        assert_int_equal(ended[i], i % 3 != 0);
+    child_reap(&child);
+    assert_int_equal(port->pids_ended(port, fds, pids, MANY, ended), 0);
+    assert_true(ended[1] && !ended[3]);
+    assert_int_equal(port->pids_ended(port, NULL, NULL, 0, NULL), 0);
+    child_let_die(&other);
+    child_reap(&other);
+    (void)port->close(port, fds[1]);
+    (void)port->close(port, fds[3]);
+}
+
 static int group_set_up(void **state)
 {
     port = sw_port_posix_new();
@@ -361,7 +391,7 @@ int main(void)
         cmocka_unit_test(exit_status_tells_how_it_ended),        cmocka_unit_test(children_are_listed),
         cmocka_unit_test(processes_created_since_are_a_range),   cmocka_unit_test(ranges_wrap_and_may_be_large),
         cmocka_unit_test(groups_are_read_up_to_the_limit),       cmocka_unit_test(names_are_made_printable),
-        cmocka_unit_test(the_end_of_any_process_is_seen),
+        cmocka_unit_test(the_end_of_any_process_is_seen),        cmocka_unit_test(the_ends_of_many_are_seen),
     };
 
     return cmocka_run_group_tests(tests, group_set_up, group_tear_down);
