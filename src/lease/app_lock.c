@@ -76,6 +76,17 @@ gboolean sw_app_lock_dir_is_small(SwControl *control, int dirfd, const char *nam
     return small && total <= total_max;
 }
 
+int sw_app_lock_dir_is_empty(SwControl *control, int dirfd, const char *name)
+{
+    SwPort *port = control->port;
+    g_autoptr(GPtrArray) names = NULL;
+    int fd = port->openat(port, dirfd, name, O_RDONLY | O_DIRECTORY | O_NONBLOCK, 0);
+    int r = fd < 0 ? fd : sw_dir_names(port, fd, 1, FALSE, &names);
+
+    sw_fd_close(port, &fd);
+    return r == 0 && names->len ? -ENOTEMPTY : r;
+}
+
 /* Is the object that stands there the lock that the record tells of?  Its owner's rights are enough to look. */
 static gboolean is_that_lock(const Judged *judged, int dirfd, const char *name, const struct stat *st)
 {

@@ -60,6 +60,9 @@ int sw_app_lock_break(SwControl *control, const SwAppLock *lock, int dirfd, cons
  */
 gboolean sw_app_lock_dir_is_small(SwControl *control, int dirfd, const char *name, off_t total_max);
 
+/* 0: it is a directory without entries; -ENOTEMPTY; else why nobody can tell.  Acts as the thread does. */
+int sw_app_lock_dir_is_empty(SwControl *control, int dirfd, const char *name) G_GNUC_WARN_UNUSED_RESULT;
+
 /* Who holds that name?  -EBUSY: another host that lives; 0: nobody does, any more. */
 int sw_app_lock_holder(SwControl *control, guint64 dir_ino, const char *name) G_GNUC_WARN_UNUSED_RESULT;
 

@@ -434,6 +434,14 @@ int sw_lock_may_remove(SwOverlay *ov, const SwCaller *caller, SwNode *parent, co
     return r;
 }
 
+const SwEpoch *sw_lock_epoch(SwOverlay *ov, SwNode *parent, const char *name)
+{
+    SwLock *lock = find(ov->locks, ino_of(ov, parent), name);
+    const SwEpoch *epoch = lock && is_held(ov->locks, lock) ? lock->disk.epoch : NULL;
+    lock_unref(ov, lock);
+    return epoch;
+}
+
 void sw_lock_removed(SwOverlay *ov, const SwCaller *caller, SwNode *parent, const char *name)
 {
     SwLock *lock = find(ov->locks, ino_of(ov, parent), name);

@@ -51,6 +51,16 @@ int sw_lock_may_remove(SwOverlay *ov, const SwCaller *caller, SwNode *parent, co
                        int dirfd) G_GNUC_WARN_UNUSED_RESULT;
 void sw_lock_removed(SwOverlay *ov, const SwCaller *caller, SwNode *parent, const char *name);
 
+/* ---- lock_release.c: unlink, rmdir and rename, which a host that was taken for dead cannot do to a successor's lock
+ * any more; of what is no lock of ours, the plain calls.  Act as the caller. */
+int sw_lock_unlink(SwOverlay *ov, const SwCaller *caller, SwNode *parent, const char *name, int dirfd,
+                   int flags) G_GNUC_WARN_UNUSED_RESULT;
+int sw_lock_rename(SwOverlay *ov, const SwCaller *caller, SwNode *parent, const char *name, int dirfd, int new_dirfd,
+                   const char *new_name, guint flags) G_GNUC_WARN_UNUSED_RESULT;
+
+/* The epoch in which the lock of that name was made through this mount; NULL: there is none. */
+const SwEpoch *sw_lock_epoch(SwOverlay *ov, SwNode *parent, const char *name);
+
 /* The file is written beyond what locks hold: if it was one, it is data now. */
 void sw_lock_outgrown(SwOverlay *ov, SwNode *node);
 /* A program is about to set a modification time. */

@@ -133,7 +133,7 @@ static int unlink_source(SwOverlay *ov, const SwCaller *caller, SwNode *parent, 
 {
     int r = sw_lock_may_remove(ov, caller, parent, name, dir->fd);
     if (r == 0)
-        r = ov->port->unlinkat(ov->port, dir->fd, name, 0);
+        r = sw_lock_unlink(ov, caller, parent, name, dir->fd, 0);
     if (r == 0) {
         sw_lingering_unlink(ov, parent, name);
         sw_lock_removed(ov, caller, parent, name);
@@ -200,7 +200,7 @@ int sw_overlay_rmdir(SwOverlay *ov, const SwCaller *caller, SwNode *parent, cons
         return -ENOTEMPTY;
     r = sw_lock_may_remove(ov, caller, parent, name, dir->fd);
     if (r == 0)
-        r = ov->port->unlinkat(ov->port, dir->fd, name, AT_REMOVEDIR);
+        r = sw_lock_unlink(ov, caller, parent, name, dir->fd, AT_REMOVEDIR);
     if (r == 0)
         sw_lock_removed(ov, caller, parent, name);
     return r;

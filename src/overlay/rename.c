@@ -42,7 +42,8 @@ static int rename_source(const Renaming *r)
 {
     SwOverlay *ov = r->ov;
     ov->port->become(ov->port, &r->caller->cred);
-    int e = ov->port->renameat(ov->port, r->old_dir->fd, r->old_name, r->new_dir->fd, r->new_name, r->flags);
+    int e = sw_lock_rename(ov, r->caller, r->old_parent, r->old_name, r->old_dir->fd, r->new_dir->fd, r->new_name,
+                           r->flags);
     if (e < 0)
         return e;
     moved(r, r->new_dir, r->old_parent, r->old_name, r->new_parent, r->new_name);
