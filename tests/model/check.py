@@ -56,7 +56,7 @@ MUTANTS = [
     ("lock", LEFT_OVER + ("MUTANT_DROP_BY_NAME",), None),
     ("lock", (), ("REMOVE_STAGES", "BREAK_LOCKS")),
     ("lock", (), ("REMOVE_HOST", "BREAK_LOCKS")),
-    ("lock", LEFT_OVER, ("UNDO", "DROP")),
+    ("lock", ("FREED",), ("UNDO", "DROP")),
 ]
 
 
