@@ -31,6 +31,7 @@ struct SwLock {
     /* protected by SwLocks.lock */
     State state;
     SwOwner *owner; /* counted; NULL: nobody who could end */
+    gboolean job;   /* the owner has it from a job of its own */
 };
 
 struct SwLocks {
@@ -194,16 +195,26 @@ static SwOwner *owner_of(SwLocks *locks, SwLock *lock)
     return sw_owner_ref(lock->owner);
 }
 
-/* The parent inherits, unless another thread has seen to it. */
-static void hand_over(SwLocks *locks, SwLock *lock, SwOwner *from)
+/* Another one has the lock from now on, or nobody, unless another thread has seen to it. */
+static void hand_over(SwLocks *locks, SwLock *lock, SwOwner *from, SwOwner *to)
 {
     sw_mutex_lock(&locks->lock);
     gboolean mine = lock->owner == from;
-    if (mine)
-        lock->owner = sw_owner_ref(sw_owner_parent(from));
+    if (mine) {
+        lock->owner = sw_owner_ref(to);
+        lock->job |= sw_owner_is_job(from);
+    }
     sw_mutex_unlock(&locks->lock);
     if (mine)
         sw_owner_unref(from);
+}
+
+/* What was typed at a terminal was done when the command ended: the end of the shell, of its terminal or with the
+ * status of whatever came last, says nothing about it (C18). */
+static gboolean is_left_by_job(SwLocks *locks, const SwLock *lock, SwOwnerState state)
+{
+    SW_HOLD(&locks->lock);
+    return lock->job && (state == SW_OWNER_HUNG_UP || state == SW_OWNER_FAILED || state == SW_OWNER_EXITED);
 }
 
 /* Acts as whom it likes.  `epoch`: sw_app_locks_epoch. */
@@ -219,11 +230,12 @@ static Verdict judge_in(SwLocks *locks, SwLock *lock, const SwEpoch *epoch)
         Verdict verdict = state == SW_OWNER_LIVES ? VERDICT_LIVES : VERDICT_DEAD;
         if (state == SW_OWNER_EXITED || state == SW_OWNER_FAILED)
             verdict = left_data(locks, lock) ? VERDICT_DATA : verdict;
+        gboolean stays = verdict == VERDICT_DEAD && is_left_by_job(locks, lock, state);
         gboolean passes = state == SW_OWNER_EXITED && verdict == VERDICT_DEAD;
-        if (passes)
-            hand_over(locks, lock, owner);
+        if (passes || stays)
+            hand_over(locks, lock, owner, stays ? NULL : sw_owner_parent(owner));
         sw_owner_unref(owner);
-        if (!passes)
+        if (!passes && !stays)
             return verdict;
     }
 }

@@ -85,8 +85,9 @@ typedef struct SwOwner SwOwner; /* counted */
 
 typedef enum {
     SW_OWNER_LIVES,
-    SW_OWNER_EXITED, /* with status 0, or nobody can say how */
-    SW_OWNER_FAILED, /* with another status */
+    SW_OWNER_EXITED,  /* with status 0, or nobody can say how */
+    SW_OWNER_FAILED,  /* with another status */
+    SW_OWNER_HUNG_UP, /* its terminal is gone: killed by SIGHUP */
     SW_OWNER_KILLED,
 } SwOwnerState;
 
@@ -101,6 +102,8 @@ guint64 sw_owner_id(const SwOwner *owner); /* as SwPort.pid_watch */
 /* As it was when first watched; NULL: none that could own anything.  Not counted: lives as long as `owner`. */
 SwOwner *sw_owner_parent(const SwOwner *owner);
 SwOwnerState sw_owner_state(const SwOwner *owner);
+/* Was it a job of its parent's: of its session, but a process group of its own, as interactive shells make them? */
+gboolean sw_owner_is_job(const SwOwner *owner);
 /* Asks for all of them at once; sw_owner_may_have_ended says what came of it the last time, without a call. */
 void sw_owners_look(SwOwners *owners);
 gboolean sw_owner_may_have_ended(const SwOwner *owner);

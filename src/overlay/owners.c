@@ -5,6 +5,7 @@
 #include "internal.h"
 
 #include <errno.h>
+#include <signal.h>
 #include <sys/wait.h>
 
 /* A chain of parents longer than this is no family. */
@@ -17,8 +18,9 @@ struct SwOwner {
     pid_t pid;
     guint64 id;
     int fd;
-    SwOwner *parent; /* counted */
-    gboolean ended;  /* atomic: sw_owners_look has seen it */
+    pid_t group, session; /* when it was first watched */
+    SwOwner *parent;      /* counted */
+    gboolean ended;       /* atomic: sw_owners_look has seen it */
 };
 
 struct SwOwners {
@@ -86,9 +88,12 @@ static SwOwner *get_process(SwOwners *owners, pid_t pid, guint depth)
         return NULL;
     owner = g_new0(SwOwner, 1);
     *owner = (SwOwner){.refs = 2, .port = port, .pid = pid, .id = id, .fd = fd};
-    SwProcess process;
+    SwProcess process = {0};
+    sw_ignore(port->process(port, pid, &process)); /* gone again: no parent */
+    owner->group = process.group;
+    owner->session = process.session;
     /* Process 1 adopts orphans; it is nobody's heir. */
-    if (depth > 0 && port->process(port, pid, &process) == 0 && process.ppid > 1)
+    if (depth > 0 && process.ppid > 1)
         owner->parent = get_process(owners, process.ppid, depth - 1);
     sw_mutex_lock(&owners->lock);
     g_hash_table_add(owners->all, owner);
@@ -120,6 +125,12 @@ SwOwner *sw_owner_parent(const SwOwner *owner)
     return owner->parent;
 }
 
+gboolean sw_owner_is_job(const SwOwner *owner)
+{
+    const SwOwner *parent = owner->parent;
+    return parent && owner->session && owner->session == parent->session && owner->group != parent->group;
+}
+
 SwOwnerState sw_owner_state(const SwOwner *owner)
 {
     int status = -1;
@@ -128,7 +139,7 @@ SwOwnerState sw_owner_state(const SwOwner *owner)
     if (status == -1) /* an old kernel: what the parent does decides, if there is one */
         return owner->parent ? SW_OWNER_EXITED : SW_OWNER_KILLED;
     if (!WIFEXITED(status))
-        return SW_OWNER_KILLED;
+        return WTERMSIG(status) == SIGHUP ? SW_OWNER_HUNG_UP : SW_OWNER_KILLED;
     return WEXITSTATUS(status) == 0 ? SW_OWNER_EXITED : SW_OWNER_FAILED;
 }
 

@@ -42,8 +42,10 @@ typedef struct {
 
 /* What /proc/PID/status says, which never blocks (F3). */
 typedef struct {
-    pid_t tgid;       /* process of the thread asked for */
-    pid_t ppid;       /* its parent process; 0 where that is outside our pid namespace */
+    pid_t tgid;  /* process of the thread asked for */
+    pid_t ppid;  /* its parent process; 0 where that is outside our pid namespace */
+    pid_t group; /* its process group and session; 0 unknown */
+    pid_t session;
     gboolean exiting; /* the memory is gone and it is no kernel thread: the process is past its last instruction */
     gboolean killed;  /* a SIGKILL was sent to it, and nothing of its own will run any more */
 } SwProcess;

@@ -368,6 +368,8 @@ static int process_from_status(SwProc *proc, const char *status, pid_t tid, SwPr
 
     if (!number_after(status, "\nTgid:\t", &process.tgid) || !number_after(status, "\nPPid:\t", &process.ppid))
         return -EBADMSG;
+    sw_ignore(number_after(status, "\nNSpgid:\t", &process.group)); /* else 0 */
+    sw_ignore(number_after(status, "\nNSsid:\t", &process.session));
     process.exiting = is_exiting(proc, status, tid, &process);
     process.killed = was_sent_kill(status);
     *ret_process = process;

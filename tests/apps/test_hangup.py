@@ -14,6 +14,7 @@ TREE = """
 mkdir -p lock lockfile/deep sub/lock
 seq 3000 > Cargo.lock; echo small > yarn.lock; : > poetry.lock; echo '{}' > package-lock.json
 seq 100 > some.lock; seq 50 > .lock; seq 40 > lock/a; seq 40 > lockfile/deep/b; seq 30 > sub/lock/lock
+echo 1 > tiny.lock; : > sub/empty.lock; mkdir -p small/lock; echo 2 > small/lock/x
 """
 # (what is typed, the directory that comes of it)
 WAYS = {
@@ -39,6 +40,13 @@ class Terminal:
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )
+        # A shell that is just starting throws away what was typed before it asked.
+        assert eventually(self.answers, 30)
+
+    def answers(self):
+        self.type(": > $SCRATCH/ready")
+        time.sleep(0.1)
+        return os.path.exists(self.host.scratch + "/ready")
 
     def type(self, line):
         self.process.stdin.write(line.encode() + b"\n")
