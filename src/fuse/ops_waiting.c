@@ -150,9 +150,10 @@ static int run_write(Call *call, gboolean may_wait)
                                  call->offset, (call->flags & O_APPEND) != 0, call->mapped, may_wait);
     if (n == -EINPROGRESS)
         return n;
+    SwOverlay *ov = call->server->overlay;
+    SwNode *stale = sw_overlay_take_stale(ov, call->handle);
     sw_reply_count(call->req, "write", n);
-    if (n > 0)
-        sw_overlay_written(call->server->overlay, call->handle);
+    sw_overlay_drop_stale(ov, stale);
     return n < 0 ? n : 0;
 }
 

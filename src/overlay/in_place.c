@@ -301,13 +301,22 @@ ssize_t sw_in_place_write(SwOverlay *ov, SwHandle *handle, const void *buf, size
     return n;
 }
 
-void sw_overlay_written(SwOverlay *ov, SwHandle *handle)
+SwNode *sw_overlay_take_stale(SwOverlay *ov, SwHandle *handle)
 {
-    sw_mutex_lock(&ov->lock);
-    gboolean stale = handle->node->stale && !handle->node->in_place_writes;
-    if (stale)
-        handle->node->stale = FALSE;
-    sw_mutex_unlock(&ov->lock);
-    if (stale)
-        forget_pages(ov, handle->node);
+    SwNode *node = NULL;
+    SW_HOLD(&ov->lock);
+    if (handle->node->stale && !handle->node->in_place_writes) {
+        node = handle->node;
+        node->stale = FALSE;
+        sw_node_ref_locked(node);
+    }
+    return node;
+}
+
+void sw_overlay_drop_stale(SwOverlay *ov, SwNode *node)
+{
+    if (!node)
+        return;
+    forget_pages(ov, node);
+    sw_node_unref(ov, node);
 }

@@ -202,8 +202,13 @@ void sw_overlay_lock_abandon(SwOverlay *overlay);
  * and does not return before they are gone.  Set once, before there are requests.
  */
 void sw_overlay_on_stale(SwOverlay *overlay, void (*stale)(gpointer data, SwNode *node), gpointer data);
-/* To be called after a write has been answered: what could not be made stale before. */
-void sw_overlay_written(SwOverlay *overlay, SwHandle *handle);
+/*
+ * After a write: what the kernel has cached of the node is not true any more, but can be dropped only when the write
+ * has been answered, and the handle may be gone then.  NULL, or the node, for sw_overlay_drop_stale.
+ */
+SwNode *sw_overlay_take_stale(SwOverlay *overlay, SwHandle *handle);
+/* NULL is allowed. */
+void sw_overlay_drop_stale(SwOverlay *overlay, SwNode *node);
 
 /* ---- directories */
 
