@@ -37,6 +37,7 @@ void sim_disk_litter(Sim *sim, const char *const *names)
     only_these(sim, ".safewritefs/hosts", none);
     only_these(sim, ".safewritefs/leases", none);
     only_these(sim, ".safewritefs/locks", none);
+    only_these(sim, ".safewritefs/carriers", none);
 }
 
 gboolean sim_disk_salvaged(Sim *sim, const char *bytes)

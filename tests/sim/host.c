@@ -5,6 +5,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <stdint.h>
 #include <ftw.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -494,6 +495,15 @@ int sim_fsync(SimHost *host, SimProcess *process, int fd)
     File *file = descriptor(process, fd)->file;
 
     return (int)answer(host, sw_overlay_fsync(host->overlay, &caller, file->handle, FALSE, TRUE));
+}
+
+int sim_flock(SimHost *host, SimProcess *process, int fd, SwRangeMode mode)
+{
+    SwCaller caller = caller_of(process);
+    File *file = descriptor(process, fd)->file;
+    SwFileLock lock = {.flock = TRUE, .mode = mode, .end = SW_RANGE_END, .owner = (guint64)(uintptr_t)file};
+
+    return (int)answer(host, sw_overlay_lock(host->overlay, &caller, file->handle, &lock, TRUE));
 }
 
 int sim_close(SimHost *host, SimProcess *process, int fd)

@@ -62,6 +62,8 @@ ssize_t sim_write(SimHost *host, SimProcess *process, int fd, const char *text);
 ssize_t sim_pwrite(SimHost *host, SimProcess *process, int fd, const char *text, off_t offset);
 /* All of it, from the beginning (g_free). */
 int sim_read(SimHost *host, int fd, SimProcess *process, char **ret_text);
+/* flock(2) of the whole file, without waiting. */
+int sim_flock(SimHost *host, SimProcess *process, int fd, SwRangeMode mode);
 int sim_fsync(SimHost *host, SimProcess *process, int fd);
 int sim_close(SimHost *host, SimProcess *process, int fd);
 int sim_rename(SimHost *host, SimProcess *process, const char *from, const char *to);
