@@ -173,6 +173,7 @@ void sw_control_close(SwControl *control)
     sw_fd_close(port, &control->hosts);
     sw_fd_close(port, &control->dir);
     sw_fd_close(port, &control->source);
+    sw_breaking_forget(control);
     g_hash_table_unref(control->breaking);
     g_ptr_array_unref(control->warnings);
     sw_mutex_clear(&control->lock);

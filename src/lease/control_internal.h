@@ -83,6 +83,7 @@ struct SwControl {
     guint puts;           /* since the last trim */
     guint64 salvaged;     /* bytes found by the last trim, and put since */
     gint64 trimmed_us;    /* when that was */
+    GSList *left_marks;   /* of ours that could not be taken away yet (breaker.c) */
     GHashTable *breaking; /* names of what threads of this mount are breaking */
     GPtrArray *warnings;  /* that nobody has heard yet */
 };
@@ -208,6 +209,10 @@ int sw_host_counter(SwControl *control, int host, guint64 *ret_counter) G_GNUC_W
 /* Makes <name>.break ours until the end; -EAGAIN while it is another's. */
 int sw_breaking_begin(SwControl *control, const SwEpoch *by, SwPlace place, const char *name) G_GNUC_WARN_UNUSED_RESULT;
 void sw_breaking_end(SwControl *control, const SwEpoch *by, SwPlace place, const char *name);
+/* Tries again to take marks away for which sw_breaking_end failed; by the keeper, with each beat. */
+void sw_breaking_retry(SwControl *control);
+/* The mount ends: others find that the maker of what is left is gone. */
+void sw_breaking_forget(SwControl *control);
 /* Drops the mark of that name if whoever made it can do nothing any more. */
 void sw_sweep_mark(SwControl *control, const SwEpoch *by, SwPlace place, const char *mark);
 /* Ends the hold that `judged` tells of.  0; -ENOENT: something else stands there now; -EAGAIN: look again later. */

@@ -423,8 +423,10 @@ gint64 sw_keeper_step(SwKeeper *keeper)
         sw_control_beat_if_due(keeper->control);
         return sw_control_beat_us(keeper->control) + sw_control_beat_interval(keeper->control);
     }
-    if (beat)
+    if (beat) {
         renew(keeper);
+        sw_breaking_retry(keeper->control);
+    }
     if (now_us >= keeper->list_due_us || (beat && !list_is_current(keeper))) {
         changed = read_list(keeper) == 0;
         keeper->list_due_us = port->now_us(port) + (changed ? keeper->ttl_us : keeper->ttl_us / 32);

@@ -40,7 +40,6 @@ PROOFS = [
 # What has to be refuted: model, definitions, steps that change places.
 MUTANTS = [
     ("lease", ("MUTANT_RENAMED_AWAY",), None),
-    ("lease", ("REJOIN", "MUTANT_PRESENT_EPOCH"), None),
     ("lease", LEFT_OVER + ("MUTANT_NO_LEASE_MARK",), None),
     ("lease", ("MUTANT_UNLINK",), None),
     ("lease", LEFT_OVER + ("MUTANT_DROP_BY_NAME",), None),
