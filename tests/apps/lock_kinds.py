@@ -1,7 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """How programs take and release their locks, one entry per kind."""
-import errno
-
 from harness import PYTHON
 
 # In a shell: how it is tried once, how it is released.
@@ -61,7 +59,6 @@ lock = JournalFileOpenLock('x')
 take, drop = lock.acquire, lock.release
 """,
 }
-NEEDS_FLOCK = {"FileLock"}
 
 # Batch mode can ask nobody what to do about another's lock.
 EMACS = """
@@ -79,13 +76,3 @@ def python(kind, code, *words):
 
 def emacs(code):
     return ["emacs", "--batch", "-Q", "--eval", "(progn %s %s)" % (EMACS, code)]
-
-
-def excludes_across_hosts(host):
-    """Do flock(2) and fcntl(2) locks of this mount reach other hosts?"""
-    refusals = (errno.ENODATA, errno.ENOTSUP)
-    return host(
-        "try:\n    result = bool(os.getxattr('.', 'user.safewritefs.locks'))\n"
-        "except OSError as e:\n    if e.errno not in refusals: raise\n    result = False",
-        refusals=refusals,
-    )

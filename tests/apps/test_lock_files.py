@@ -6,7 +6,7 @@ import time
 
 import pytest
 from harness import PYTHON, SLOWNESS, eventually
-from lock_kinds import NEEDS_FLOCK, PROGRAMS, SHELL, emacs, excludes_across_hosts, python
+from lock_kinds import PROGRAMS, SHELL, emacs, python
 
 
 def start(host, command):
@@ -34,8 +34,6 @@ FIRST_LOOKS_AFTER = {"flufl": 2.5, "optuna symlink": 1.5, "optuna open": 1.5}  #
 @pytest.mark.parametrize("kind", sorted(PROGRAMS))
 def test_killed_program_frees(hosts, source, kind):
     """C19: a program killed while it has the lock: those who wait, on both hosts, go on within 1 s."""
-    if kind in NEEDS_FLOCK and not excludes_across_hosts(hosts[0]):
-        pytest.skip("flock(2) locks of this mount do not reach other hosts")
     a = hosts[0]
     owner = a.popen(python(kind, "take(); open('held', 'w').close(); time.sleep(1000)"))
     assert eventually(lambda: os.path.exists(source + "/held"), 20)

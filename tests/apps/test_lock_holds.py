@@ -8,7 +8,7 @@ import os
 
 import pytest
 from harness import eventually
-from lock_kinds import NEEDS_FLOCK, PROGRAMS, SHELL, emacs, excludes_across_hosts, python
+from lock_kinds import PROGRAMS, SHELL, emacs, python
 
 HOLDS = int(os.environ.get("SW_HOLDS", "40"))
 LIMIT = 60 + HOLDS // 2
@@ -97,8 +97,6 @@ def test_shell(lab, hosts, kind):
 @pytest.mark.parametrize("kind", sorted(PROGRAMS))
 def test_python(lab, hosts, kind):
     """A program on each host."""
-    if kind in NEEDS_FLOCK and not excludes_across_hosts(hosts[0]):
-        pytest.skip("flock(2) locks of this mount do not reach other hosts")
     inside = Inside(lab, hosts, HOLDS // 2)
     inside.judge(
         [
@@ -111,8 +109,6 @@ def test_python(lab, hosts, kind):
 @pytest.mark.limit(LIMIT)
 def test_mailbox_keeps_all(lab, hosts):
     """C6, C10: messages that two hosts put into one mailbox under its lock: each is there once, and whole."""
-    if not excludes_across_hosts(hosts[0]):
-        pytest.skip("fcntl(2) locks of this mount do not reach other hosts")
     code = """
 import os, sys
 for i in range(int(sys.argv[1])):

@@ -23,10 +23,12 @@ import checker  # noqa: E402
 import harness  # noqa: E402
 
 HOSTS = ("alpha", "beta", "gamma", "delta")
-WRITERS = ("rewrite", "rename", "append", "held", "edit", "excl", "lockfile", "locksym", "lockdir", "locklink")
-KERNEL_LOCKS = ("flock", "fcntl", "ofd")  # only where they reach other hosts
+WRITERS = (
+    *("rewrite", "rename", "append", "held", "edit", "excl"),
+    *("lockfile", "locksym", "lockdir", "locklink", "flock", "fcntl", "ofd"),
+)
 READERS = ("read", "read", "look", "tail", "snap")
-LOCKS_ATTRIBUTE = "user.safewritefs.locks"
+ROLES = WRITERS + READERS
 LEASE, ATTR_CACHE = 3, 1
 PATIENCE = 10.0  # s, on top of the lease, until what a dead one held has to be free; rules: 1 s and lease + 2 s
 SLOTS, SLOT_SIZE = 8, 6000  # as in worker.h
@@ -94,17 +96,9 @@ class Round:
 
     # ---- workers
 
-    def roles(self):
-        try:
-            os.getxattr("/proc/%d/root%s" % (self.hosts[0].pid, self.hosts[0].mnt), LOCKS_ATTRIBUTE)
-            kernel = KERNEL_LOCKS
-        except OSError:
-            kernel = ()
-        return WRITERS + kernel + READERS
-
     def start(self, host):
         side = self.hosts.index(host)
-        for number, role in enumerate(self.roles()):
+        for number, role in enumerate(ROLES):
             self.begin(host, side, role, number, 0)
 
     def begin(self, host, side, role, number, life):
@@ -308,7 +302,7 @@ class Round:
             self.start(host)
         self.torment()
         self.calm_down()
-        self.end_workers(WRITERS + KERNEL_LOCKS)
+        self.end_workers(WRITERS)
         time.sleep(1)
         self.end_workers(READERS)
         self.note_finals()
