@@ -5,7 +5,7 @@
  *   taken       a reader, an appender: goes on in the current version
  *               staged, nothing written, opened without O_TRUNC: the file is the program's own from now on, and is
  *               written in place; a new one is published empty
- *               staged otherwise: stays staged
+ *               staged otherwise: stays staged, over the current version if nothing is staged now
  *   given back  what is staged is committed; what was written in place is made to reach the server
  *
  * A handle in place stays a member of the stage it was opened in, for its kernel inode is that stage's; should another
@@ -175,6 +175,24 @@ static int open_for_place(SwOverlay *ov, SwHandle *handle, SwStage *stage, SwFil
     return r;
 }
 
+/* S held.  Nothing is staged now, but the handle is to stay so: what it reads, and edits next, is the current version.
+ */
+static int catch_up(SwOverlay *ov, SwHandle *handle, SwStage *stage)
+{
+    g_autoptr(SwFile) dir = NULL, file = NULL;
+    g_autofree char *name = NULL;
+    SwFound found, had;
+    gboolean clean = stage->state == SW_STAGE_COMMITTED || (stage->state == SW_STAGE_OPEN && !stage->trial.dirty);
+    if (!clean || !stage->parent || stage->klass == SW_CLASS_PRIVATE || place_of(ov, handle, &dir, &name) < 0)
+        return 0;
+    int r = open_current(ov, handle, dir->fd, name, O_RDONLY, 0, &file, &found);
+    if (r == 0)
+        r = ov->port->lookat(ov->port, stage->file->fd, "", &had);
+    if (r == 0 && (had.st.st_ino != found.st.st_ino || had.tag != found.tag))
+        rebase_clean(ov, stage, file, &found);
+    return r == -ENOENT || r == -ELOOP || r == -ESTALE ? 0 : r;
+}
+
 static int leave_stage(SwOverlay *ov, SwHandle *handle, gboolean may_wait)
 {
     SwStage *stage = handle->stage;
@@ -182,7 +200,7 @@ static int leave_stage(SwOverlay *ov, SwHandle *handle, gboolean may_wait)
     SwFound found;
     SW_HOLD(&stage->lock);
     if (stays_staged(handle, stage))
-        return 0;
+        return catch_up(ov, handle, stage);
     int r = publish_new(stage, may_wait);
     ov->port->become(ov->port, &handle->cred);
     if (r == 0)
@@ -216,7 +234,7 @@ int sw_in_place_enter(SwOverlay *ov, const SwCaller *caller, SwHandle *handle, g
         ov->in_place = g_slist_prepend(ov->in_place, handle);
     }
     sw_mutex_unlock(&ov->lock);
-    if (!staged && handle->caching != SW_CACHE_NONE)
+    if (handle->caching != SW_CACHE_NONE)
         forget_pages(ov, handle->node);
     return 0;
 }

@@ -235,6 +235,21 @@ def test_release_commits_and_acquire_moves(pair, source, kind):
             assert f.read() == number
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_creators_handle_goes_on(pair, source, kind):
+    """C6: one who made the file with O_TRUNC and keeps it open adds to what others have added under the lock, as
+    Python's mailbox does."""
+    a, b = pair
+    a("fd = opened('f', os.O_RDWR | os.O_CREAT | os.O_TRUNC)", kind=kind)
+    a("lock(fd, 'x', kind); os.write(fd, b'1'); lock(fd, 'u', kind)")
+    b("fd = os.open('f', os.O_RDWR)", kind=kind)
+    for number in range(2, 8):
+        worker = (a, b)[number % 2]
+        worker("lock(fd, 'x', kind); os.lseek(fd, 0, 2); os.write(fd, b'%d' % n); lock(fd, 'u', kind)", n=number)
+    with open(source + "/f", "rb") as f:
+        assert f.read() == b"1234567"
+
+
 def test_new_and_locked_is_published_whole(pair):
     """C22, C9: open(2) with O_TRUNC and a lock, as h5py's "w": nobody sees it before the lock is released."""
     a, b = pair
