@@ -103,11 +103,10 @@ void sw_range_locks_set(SwRangeLocks *locks, const SwRangeLock *lock)
     SwRangeLock added = *lock;
     for (guint i = 0; i < locks->locks->len; i++) {
         const SwRangeLock *has = lock_at(locks, i);
-        if (has->owner != lock->owner)
-            g_array_append_val(after, *has);
-        else if (overlap(has, lock))
+        gboolean own = has->owner == lock->owner;
+        if (own && overlap(has, lock))
             append_rest(after, has, lock->start, lock->end);
-        else if (!join(&added, has))
+        else if (!own || !join(&added, has))
             g_array_append_val(after, *has);
     }
     if (lock->mode != SW_RANGE_NONE)

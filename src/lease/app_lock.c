@@ -625,13 +625,14 @@ void sw_app_locks_sweep(SwControl *control)
         g_autofree char *text = NULL;
         SwLockText says;
 
-        if (g_str_has_suffix(name, SW_MARK))
+        if (g_str_has_suffix(name, SW_MARK)) {
             sw_sweep_mark(control, sw_epoch_now(control), SW_IN_LOCKS, name);
-        else if (read_record(control, name, &text, NULL) < 0)
             continue;
-        else if (sw_lock_text_parse(text, &says) < 0)
-            continue; /* what nobody understands is left to who wants that name */
-        else if (strcmp(says.host_id, sw_control_host_id(control)) != 0 && !g_hash_table_contains(alive, says.host_id))
+        }
+        /* What nobody understands is left to who wants that name. */
+        if (read_record(control, name, &text, NULL) < 0 || sw_lock_text_parse(text, &says) < 0)
+            continue;
+        if (strcmp(says.host_id, sw_control_host_id(control)) != 0 && !g_hash_table_contains(alive, says.host_id))
             sweep_one(control, name, says.host_id, alive);
     }
 }

@@ -152,8 +152,7 @@ static int copy_bytes(Ending *e)
     SwControl *control = e->control;
     SwPort *port = control->port;
     const SwMeanwhile meanwhile = {.call = beat, .data = control};
-    int from = open_as_owner(e, O_RDONLY);
-    int r = from;
+    int r, from = open_as_owner(e, O_RDONLY);
 
     if (from < 0)
         return from;
