@@ -320,7 +320,7 @@ const SwSurveyHost *sw_survey_find(GPtrArray *hosts, const char *host_id)
     return NULL;
 }
 
-/* ---- leases, marks and locks: symbolic links */
+/* ---- leases and locks, symbolic links; marks, directories with the entry of their maker */
 
 /* Text and age of a link of the owner's; anything else is passed over. */
 static gboolean read_ours(SwSurvey *survey, int dirfd, const char *name, char **ret_text, gint64 *ret_age_us)
@@ -342,13 +342,37 @@ static void lease_free(gpointer data)
     g_free(lease);
 }
 
+/* Who made that mark, and when; one that is empty is nobody's any more, and passed over. */
+static gboolean read_mark(SwSurvey *survey, int dirfd, const char *name, SwSurveyLease *lease)
+{
+    g_autoptr(GPtrArray) makers = NULL;
+    struct stat st;
+    int fd = sw_open_trusted(survey->port, dirfd, name, survey->owner);
+    gboolean is_one = fd >= 0 && survey->port->statat(survey->port, fd, "", &st) == 0 &&
+                      sw_dir_names(survey->port, fd, 2, FALSE, &makers) == 0 && makers->len == 1 &&
+                      sw_host_id_is_valid(makers->pdata[0]);
+
+    sw_fd_close(survey->port, &fd);
+    if (!is_one)
+        return FALSE;
+    strcpy(lease->says.host_id, makers->pdata[0]);
+    lease->age_us = age_us(survey, &st);
+    return TRUE;
+}
+
+static gboolean read_lease(SwSurvey *survey, int dirfd, const char *name, SwSurveyLease *lease)
+{
+    g_autofree char *text = NULL;
+
+    return read_ours(survey, dirfd, name, &text, &lease->age_us) && sw_lease_text_parse(text, &lease->says) == 0;
+}
+
 static void add_lease(SwSurvey *survey, int dirfd, const char *name, GPtrArray *leases)
 {
     SwSurveyLease lease = {.is_mark = g_str_has_suffix(name, SW_MARK), .in_locks = dirfd == survey->locks};
-    g_autofree char *text = NULL;
 
-    if ((lease.in_locks && !lease.is_mark) || !read_ours(survey, dirfd, name, &text, &lease.age_us) ||
-        sw_lease_text_parse(text, &lease.says) < 0)
+    if ((lease.in_locks && !lease.is_mark) ||
+        !(lease.is_mark ? read_mark(survey, dirfd, name, &lease) : read_lease(survey, dirfd, name, &lease)))
         return;
     lease.name = g_strdup(name);
     g_ptr_array_add(leases, g_memdup2(&lease, sizeof lease));

@@ -79,6 +79,12 @@ def frozen(request):
 # ---- status
 
 
+def make_mark(path):
+    """As a host makes it that is gone since."""
+    os.mkdir(path, 0o700)
+    os.symlink("x", path + "/" + GONE)
+
+
 def test_status(lab, pair, source):
     """What the hosts are and hold, as they are; every documented name is there, and no other."""
     a, b = pair
@@ -86,9 +92,22 @@ def test_status(lab, pair, source):
     writer, locker = a.worker(), b.worker()
     writer("fd = os.open('f', REPLACE); os.write(fd, b'12345')")
     pid = locker(TAKE, path="d.lock")
-    os.symlink(GONE + " 7 append 3 4 99 some/path", control(source, "leases", "0000000000000063"))
-    os.symlink(GONE + " 8 -", control(source, "leases", "0000000000000064.break"))
-    found = status(lab, source)
+
+    lease, mark = (control(source, "leases", "%016d" % n) for n in (63, 64))
+
+    def forge():
+        """A lease and a mark of a host that is gone; a daemon that lists them just then takes them away."""
+        if not os.path.lexists(lease):
+            os.symlink(GONE + " 7 append 3 4 99 some/path", lease)
+        if not os.path.lexists(mark + ".break"):
+            make_mark(mark + ".break")
+
+    def looked():
+        forge()
+        found = status(lab, source)
+        return found if found["content_leases"] and found["marks"] else None
+
+    found = eventually(looked, 10)
     assert names_in(found) == documented("status") - {"mountpoint", "options"}
     by_name = {host["host"].split(".")[0]: host for host in found["hosts"]}
     assert sorted(by_name) == ["alpha", "beta"]
@@ -97,17 +116,23 @@ def test_status(lab, pair, source):
         assert 0 <= host["heartbeat_age_seconds"] <= LEASE and host["pid"] > 0 and host["content_leases"] == 0
     assert (by_name["alpha"]["stages"], by_name["alpha"]["stage_bytes"]) == (1, 5)
     assert (by_name["beta"]["application_locks"], by_name["beta"]["stages"]) == (1, 0)
-    (lease,) = found["content_leases"]
-    assert lease["host_state"] == "gone" and lease["intent"] == "append" and lease["path"] == "some/path"
-    assert (lease["append_offset"], lease["append_bytes"]) == (3, 4) and lease["age_seconds"] >= 0
-    (mark,) = found["marks"]
-    assert mark["kind"] == "content lease" and mark["breaks"] == "0000000000000064" and mark["host"] == GONE
+    (shown,) = found["content_leases"]
+    assert shown["host_state"] == "gone" and shown["intent"] == "append" and shown["path"] == "some/path"
+    assert (shown["append_offset"], shown["append_bytes"]) == (3, 4) and shown["age_seconds"] >= 0
+    (shown,) = found["marks"]
+    assert shown["kind"] == "content lease" and shown["breaks"] == "0000000000000064" and shown["host"] == GONE
     assert found["salvage"] == {"entries": 0, "bytes": 0, "oldest_age_seconds": None}
     assert found["mounts"] == [] and not found["truncated"]  # the hosts have mount namespaces of their own
     (lock,) = look(lab, "locks", "--json", source)["application_locks"]
     assert lock["pid"] == pid
-    text = lab.ctl("status", source).stdout
-    assert "alpha." in text and "not mounted on this machine" in text and "some/path" in text
+
+    def printed():
+        forge()
+        text = lab.ctl("status", source).stdout
+        return "alpha." in text and "not mounted on this machine" in text and "some/path" in text
+
+    assert eventually(printed, 10)
+    lab.ctl("gc", source)
 
 
 def test_status_of_all_mounts(lab, mount, source):
@@ -374,7 +399,7 @@ def test_gc_after_a_killed_daemon(lab, source):
     (first,) = hosts_dir(source)
     os.symlink(first + " 1 -", control(source, "leases", "%016x" % os.stat(source + "/f").st_ino))
     os.symlink(GONE + " 2 -", control(source, "leases", "0000000000000001"))
-    os.symlink(GONE + " 3 -", control(source, "leases", "0000000000000001.break"))
+    make_mark(control(source, "leases", "0000000000000001.break"))
     a.kill_daemon()
     done = look(lab, "gc", "--json", source)
     assert names_in(done) == documented("gc")

@@ -31,6 +31,13 @@ static void no_control_directory(void **state)
     assert_true(sw_survey_open(f->port, f->source, &survey) < 0);
 }
 
+/* Of a host that is gone. */
+static void make_mark(Fixture *f, const char *mark)
+{
+    assert_int_equal(mkdir(at(f, "%s", mark), 0700), 0);
+    assert_int_equal(symlink("x", at(f, "%s/" GONE, mark)), 0);
+}
+
 static void shows_a_living_host(void **state)
 {
     Fixture *f = *state;
@@ -131,10 +138,11 @@ static void passes_over_what_is_forged(void **state)
     write_text(at(f, LEASES "/1"), GONE " 1 -");
     assert_int_equal(symlink(GONE " 1 append 5 6 7 ../up", at(f, LEASES "/2")), 0);
     assert_int_equal(symlink(GONE " 1 append 5 6 7 a/b", at(f, LEASES "/3")), 0);
-    assert_int_equal(symlink(GONE " 1 -", at(f, LEASES "/3.break")), 0);
+    assert_int_equal(symlink(GONE " 1 -", at(f, LEASES "/2.break")), 0);
+    make_mark(f, LEASES "/3.break");
     assert_int_equal(mkfifo(at(f, LOCKS "/4"), 0600), 0);
     assert_int_equal(symlink(GONE " 1 file 5 6 7 a/b", at(f, LOCKS "/5")), 0);
-    assert_int_equal(symlink(GONE " 1 -", at(f, LOCKS "/5.break")), 0);
+    make_mark(f, LOCKS "/5.break");
     survey = survey_of(f);
     assert_int_equal(sw_survey_hosts(&survey, &hosts), 0);
     assert_int_equal(hosts->len, 2);
@@ -179,7 +187,7 @@ static void sweeps_on_order(void **state)
     SwControl *control = open_control(f);
 
     assert_int_equal(symlink(GONE " 1 -", at(f, LEASES "/0000000000000001")), 0);
-    assert_int_equal(symlink(GONE " 1 -", at(f, LEASES "/0000000000000001.break")), 0);
+    make_mark(f, LEASES "/0000000000000001.break");
     assert_int_equal(symlink(GONE " 1 file 1 1 1", at(f, LOCKS "/0000000000000001")), 0);
     sw_control_sweep(control);
     assert_int_equal(count_names(at(f, LEASES), ""), 0);
