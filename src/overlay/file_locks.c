@@ -131,20 +131,12 @@ static guint64 key_of(SwOverlay *ov, const SwNode *parent, const char *name)
     return sw_lock_key(dir, name);
 }
 
-/* The name that a handle's file has; FALSE: none. */
+/* What all hosts know the name of a handle's file by; FALSE: it has none. */
 static gboolean name_of(SwOverlay *ov, SwHandle *handle, guint64 *ret_key, char **ret_path)
 {
-    SwNode *parent = NULL;
+    SwNode *parent;
     g_autofree char *name = NULL;
-    sw_mutex_lock(&ov->lock);
-    if (handle->stage && handle->stage->parent) {
-        parent = handle->stage->parent;
-        name = g_strdup(handle->stage->name);
-        sw_node_ref_locked(parent);
-    }
-    gboolean staged = handle->stage != NULL;
-    sw_mutex_unlock(&ov->lock);
-    if (!parent && (staged || !sw_node_first_name(ov, handle->node, &parent, &name)))
+    if (!sw_handle_name(ov, handle, &parent, &name))
         return FALSE;
     *ret_key = key_of(ov, parent, name);
     if (ret_path)
@@ -161,36 +153,44 @@ static SwLockedFile *known_file(SwFileLocks *locks, SwHandle *handle, SwCarrierK
     return file ? sw_locked_file_ref_locked(file) : NULL;
 }
 
-int sw_locked_file_of(SwOverlay *ov, SwHandle *handle, SwCarrierKind kind, SwLockedFile **ret_file)
+/* The file of that name, made if need be; it comes with a reference. */
+static SwLockedFile *named_file(SwOverlay *ov, SwHandle *handle, SwCarrierKind kind)
+{
+    SwFileLocks *locks = ov->file_locks;
+    guint64 key = 0;
+    g_autofree char *path = NULL;
+    gboolean named = name_of(ov, handle, &key, &path);
+    SwLockedFile *file = named ? find(locks, kind, key) : NULL;
+    if (file)
+        return file;
+    SwLockedFile *made = file_new(ov, kind);
+    made->path = g_steal_pointer(&path);
+    made->nameless = !named;
+    sw_mutex_lock(&locks->lock);
+    SwLockedFile *other = named ? g_hash_table_lookup(locks->files[kind], &key) : NULL;
+    if (other) /* another thread was faster */
+        file = sw_locked_file_ref_locked(other);
+    else if (named)
+        list_locked(locks, made, key);
+    sw_mutex_unlock(&locks->lock);
+    if (!file)
+        return made;
+    file_free(made);
+    return file;
+}
+
+SwLockedFile *sw_locked_file_of(SwOverlay *ov, SwHandle *handle, SwCarrierKind kind)
 {
     SwFileLocks *locks = ov->file_locks;
     SwLockedFile *file = known_file(locks, handle, kind);
-    guint64 key = 0;
-    char *path = NULL;
-    if (!file) {
-        gboolean named = name_of(ov, handle, &key, &path);
-        file = named ? find(locks, kind, key) : NULL;
-        SwLockedFile *made = file ? NULL : file_new(ov, kind);
-        if (made) {
-            made->path = g_steal_pointer(&path);
-            made->nameless = !named;
-        }
-        sw_mutex_lock(&locks->lock);
-        if (made && named && !g_hash_table_contains(locks->files[kind], &key))
-            list_locked(locks, made, key);
-        if (made && named && !made->listed) /* another thread was faster */
-            file = sw_locked_file_ref_locked(g_hash_table_lookup(locks->files[kind], &key));
-        else if (made)
-            file = g_steal_pointer(&made);
-        if (!handle->locked[kind])
-            handle->locked[kind] = sw_locked_file_ref_locked(file);
-        sw_mutex_unlock(&locks->lock);
-        if (made)
-            file_free(made);
-        g_free(path);
-    }
-    *ret_file = file;
-    return 0;
+    if (file)
+        return file;
+    file = named_file(ov, handle, kind);
+    sw_mutex_lock(&locks->lock);
+    if (!handle->locked[kind])
+        handle->locked[kind] = sw_locked_file_ref_locked(file);
+    sw_mutex_unlock(&locks->lock);
+    return file;
 }
 
 /* ---- the carrier; SwLockedFile.lock is held */
@@ -361,13 +361,10 @@ static void take_away(SwLockedFile *file, SwRangeLockTest test, gconstpointer da
 
 static int unlock(SwOverlay *ov, SwHandle *handle, const SwFileLock *lock, gboolean may_wait)
 {
-    SwLockedFile *file = NULL;
     int r = sw_in_place_leave(ov, handle, may_wait);
     if (r == -EINPROGRESS)
         return r;
-    int found = sw_locked_file_of(ov, handle, sw_carrier_kind_of(lock), &file);
-    if (found < 0)
-        return found;
+    SwLockedFile *file = sw_locked_file_of(ov, handle, sw_carrier_kind_of(lock));
     SwRangeLock what = sw_range_lock_of(ov, handle, lock);
     give_and_tell(file, &what);
     sw_locked_file_unref(file);
@@ -378,13 +375,10 @@ int sw_overlay_lock(SwOverlay *ov, const SwCaller *caller, SwHandle *handle, con
 {
     if (lock->mode == SW_RANGE_NONE)
         return unlock(ov, handle, lock, may_wait);
-    SwLockedFile *file = NULL;
-    int r = sw_locked_file_of(ov, handle, sw_carrier_kind_of(lock), &file);
-    if (r < 0)
-        return r;
+    SwLockedFile *file = sw_locked_file_of(ov, handle, sw_carrier_kind_of(lock));
     SwRangeLock wanted = sw_range_lock_of(ov, handle, lock);
     gboolean elsewhere;
-    r = sw_locked_file_take(file, &wanted, lock->waits, &elsewhere);
+    int r = sw_locked_file_take(file, &wanted, lock->waits, &elsewhere);
     if (r == 0) {
         r = sw_in_place_enter(ov, caller, handle, may_wait);
         wanted.mode = SW_RANGE_NONE;
@@ -397,11 +391,9 @@ int sw_overlay_lock(SwOverlay *ov, const SwCaller *caller, SwHandle *handle, con
 
 int sw_overlay_test_lock(SwOverlay *ov, SwHandle *handle, const SwFileLock *lock, SwFileLock *ret_other)
 {
-    SwLockedFile *file = NULL;
+    SwLockedFile *file = sw_locked_file_of(ov, handle, sw_carrier_kind_of(lock));
     SwRangeLock wanted = sw_range_lock_of(ov, handle, lock), other = {.mode = SW_RANGE_NONE};
-    int r = sw_locked_file_of(ov, handle, sw_carrier_kind_of(lock), &file);
-    if (r < 0)
-        return r;
+    int r = 0;
     ov->port->become(ov->port, NULL);
     sw_mutex_lock(&file->lock);
     const SwRangeLock *conflict = sw_range_locks_conflict(&file->locks, &wanted);

@@ -92,7 +92,7 @@ struct SwFileLocks {
 SwLockedFile *sw_locked_file_ref_locked(SwLockedFile *file);
 void sw_locked_file_unref(SwLockedFile *file);
 /* The file of the handle for that kind of lock, with a reference. */
-int sw_locked_file_of(SwOverlay *ov, SwHandle *handle, SwCarrierKind kind, SwLockedFile **ret_file);
+SwLockedFile *sw_locked_file_of(SwOverlay *ov, SwHandle *handle, SwCarrierKind kind);
 /* 0; -EAGAIN: somebody has it, here or elsewhere.  One who waits lets other hosts go first now and then. */
 int sw_locked_file_take(SwLockedFile *file, const SwRangeLock *wanted, gboolean waits, gboolean *ret_elsewhere);
 /* Sets or takes away the sign that somebody here waits for another host. */

@@ -38,20 +38,26 @@ static void forget_pages(SwOverlay *ov, SwNode *node)
 
 /* ---- the current version */
 
-/* Where the handle's file is; of a stage the name that it would be committed under. */
+gboolean sw_handle_name(SwOverlay *ov, SwHandle *handle, SwNode **ret_parent, char **ret_name)
+{
+    if (!handle->stage)
+        return sw_node_first_name(ov, handle->node, ret_parent, ret_name);
+    SW_HOLD(&ov->lock);
+    if (!handle->stage->parent)
+        return FALSE;
+    sw_node_ref_locked(handle->stage->parent);
+    *ret_parent = handle->stage->parent;
+    *ret_name = g_strdup(handle->stage->name);
+    return TRUE;
+}
+
+/* Where the handle's file is, opened as its opener. */
 static int place_of(SwOverlay *ov, SwHandle *handle, SwFile **ret_dir, char **ret_name)
 {
-    SwNode *parent = NULL;
+    SwNode *parent;
     g_autofree char *name = NULL;
-    sw_mutex_lock(&ov->lock);
-    if (handle->stage && handle->stage->parent) {
-        parent = handle->stage->parent;
-        sw_node_ref_locked(parent);
-        name = g_strdup(handle->stage->name);
-    }
-    sw_mutex_unlock(&ov->lock);
     ov->port->become(ov->port, &handle->cred);
-    if (!parent && (handle->stage || !sw_node_first_name(ov, handle->node, &parent, &name)))
+    if (!sw_handle_name(ov, handle, &parent, &name))
         return -ENOENT;
     int r = sw_node_dir(ov, parent, ret_dir);
     sw_node_unref(ov, parent);

@@ -226,6 +226,9 @@ struct SwOverlay {
 SwFile *sw_handle_file(SwOverlay *ov, SwHandle *handle);
 
 /* ---- in_place.c */
+/* The name of a handle's file, of a stage the one that it would be committed under; FALSE: none.  *ret_parent comes
+ * with a reference. */
+gboolean sw_handle_name(SwOverlay *ov, SwHandle *handle, SwNode **ret_parent, char **ret_name);
 /* What is read and written in place through handles of that node, with a reference; NULL if nothing is. */
 SwFile *sw_in_place_file_locked(SwNode *node);
 /* Writes through an INPLACE handle. */

@@ -108,11 +108,7 @@ int sw_overlay_lock_wait(SwOverlay *ov, const SwCaller *caller, SwHandle *handle
     SwLockWait *wait = g_new0(SwLockWait, 1);
     *wait = (SwLockWait){.handle = handle, .caller = *caller, .done = done, .data = data};
     wait->wanted = sw_range_lock_of(ov, handle, lock);
-    int r = sw_locked_file_of(ov, handle, sw_carrier_kind_of(lock), &wait->file);
-    if (r < 0) {
-        g_free(wait);
-        return r;
-    }
+    wait->file = sw_locked_file_of(ov, handle, sw_carrier_kind_of(lock));
     /* One at a time, or two that close a circle together would both be refused. */
     sw_mutex_lock(&locks->judging);
     enqueue(locks, wait);
