@@ -302,6 +302,10 @@ int sw_stage_commit(SwStage *stage, guint rename_flags, gboolean may_wait)
     if (r == 0)
         committed(stage, &target);
     sw_target_clear(stage, &target);
+    if ((r == -ENOENT || r == -ESTALE) && stage->edit && stage->parent && sw_removal_of(stage->overlay, stage)) {
+        sw_stage_lose_name(stage);
+        return 0;
+    }
     /* "No such file" may be what is missing of ours. */
     if ((r == -ENOENT || r == -ESTALE) && sw_stage_end_if_taken(stage, TRUE))
         return -ESTALE;
@@ -326,6 +330,8 @@ static int commit_or_discard(SwStage *stage, gboolean may_wait)
         return 0;
     }
     int r = sw_stage_commit(stage, 0, may_wait);
+    if (r == 0 && !stage->parent)
+        sw_stage_discard(stage, NULL, ENOENT);
     if (r < 0 && r != -EINPROGRESS)
         sw_stage_discard(stage, r == -ESTALE || r == -ENOENT ? "removed" : "failed", -r);
     return r;

@@ -218,6 +218,7 @@ struct SwOverlay {
     GSList *appenders;   /* L: APPEND handles with a pending record */
     guint64 stage_seq;   /* L */
     GSList *in_place;    /* L: of SwHandle */
+    GSList *removals;    /* L: SwRemoval */
     GSList *lingering;   /* L: committed stages that some handle may still write, counted */
 };
 
@@ -277,6 +278,8 @@ void sw_pending_remove_locked(SwOverlay *ov, SwStage *stage);
 /* Stages at the old name go to the new one. */
 void sw_pending_rename_locked(SwOverlay *ov, SwNode *old_parent, const char *old_name, SwNode *new_parent,
                               const char *new_name);
+/* All stages at the name, whoever may see them, counted; to be freed with g_ptr_array_unref. */
+GPtrArray *sw_pending_stages(SwOverlay *ov, SwNode *parent, const char *name);
 gint64 sw_pending_cool(SwOverlay *ov, gint64 now);
 gboolean sw_pending_below_locked(SwOverlay *ov, SwNode *dir);
 /* Names of new files below `dir` that the caller sees and the source does not show. */
@@ -291,6 +294,19 @@ void sw_lingering_rename(SwOverlay *ov, SwNode *old_parent, const char *old_name
                          const char *new_name);
 void sw_lingering_unlink(SwOverlay *ov, SwNode *parent, const char *name);
 gboolean sw_lingering_any_locked(SwOverlay *ov, const SwNode *parent, const char *name);
+
+/* S held.  The file of its handles is an unlinked one from now on, and is never committed (C15). */
+void sw_stage_lose_name(SwStage *stage);
+
+/* An unlink(2) by this host on its way, from before the source is asked until the stages know.  An edit that finds its
+ * file gone meanwhile was not robbed of it by another host. */
+typedef struct {
+    const SwNode *parent;
+    const char *name;
+} SwRemoval;
+void sw_removal_begin(SwOverlay *ov, SwRemoval *removal);
+void sw_removal_end(SwOverlay *ov, SwRemoval *removal);
+gboolean sw_removal_of(SwOverlay *ov, const SwStage *stage);
 
 /* ---- pins.c */
 /* Leads to `node`; with `handle` (taken over), `stage` or `error` the open is decided already. */

@@ -118,24 +118,38 @@ static void unlink_stage(SwOverlay *ov, SwStage *stage)
         sw_mutex_unlock(&stage->lock);
         return;
     }
-    sw_mutex_lock(&ov->lock);
-    sw_pending_remove_locked(ov, stage);
-    if (stage->parent)
-        sw_node_drop_name_locked(ov, stage->node, stage->parent, stage->name);
-    SwNode *parent = g_steal_pointer(&stage->parent);
-    g_clear_pointer(&stage->name, g_free);
-    sw_mutex_unlock(&ov->lock);
+    sw_stage_lose_name(stage);
     sw_mutex_unlock(&stage->lock);
-    sw_node_unref(ov, parent);
+}
+
+/* Edits that other programs of this machine have open of the file that was just removed go nowhere, as POSIX has it. */
+static void unlink_edits(SwOverlay *ov, SwNode *parent, const char *name)
+{
+    g_autoptr(GPtrArray) stages = sw_pending_stages(ov, parent, name);
+    for (guint i = 0; i < stages->len; i++) {
+        SwStage *stage = stages->pdata[i];
+        sw_mutex_lock(&stage->lock);
+        gboolean edit = stage->state == SW_STAGE_OPEN && stage->edit && stage->has_base && stage->n_writers;
+        sw_mutex_unlock(&stage->lock);
+        if (edit)
+            unlink_stage(ov, stage);
+    }
 }
 
 static int unlink_source(SwOverlay *ov, const SwCaller *caller, SwNode *parent, const char *name, SwFile *dir)
 {
     int r = sw_lock_may_remove(ov, caller, parent, name, dir->fd);
-    if (r == 0)
-        r = sw_lock_unlink(ov, caller, parent, name, dir->fd, 0);
+    if (r < 0)
+        return r;
+    SwRemoval removal = {.parent = parent, .name = name};
+    sw_removal_begin(ov, &removal);
+    r = sw_lock_unlink(ov, caller, parent, name, dir->fd, 0);
     if (r == 0) {
         sw_lingering_unlink(ov, parent, name);
+        unlink_edits(ov, parent, name);
+    }
+    sw_removal_end(ov, &removal);
+    if (r == 0) {
         sw_lock_removed(ov, caller, parent, name);
         sw_file_locks_removed(ov, parent, name);
     }

@@ -104,6 +104,16 @@ void sw_pending_rename_locked(SwOverlay *ov, SwNode *old_parent, const char *old
     }
 }
 
+GPtrArray *sw_pending_stages(SwOverlay *ov, SwNode *parent, const char *name)
+{
+    GPtrArray *stages = g_ptr_array_new_with_free_func((GDestroyNotify)sw_stage_unref);
+    SW_HOLD(&ov->lock);
+    SwPending *pending = find_locked(ov, parent, name);
+    for (GSList *at = pending ? pending->stages : NULL; at; at = at->next)
+        g_ptr_array_add(stages, sw_stage_ref(at->data));
+    return stages;
+}
+
 gboolean sw_pending_below_locked(SwOverlay *ov, SwNode *dir)
 {
     GHashTableIter iter;
@@ -303,4 +313,42 @@ void sw_lingering_unlink(SwOverlay *ov, SwNode *parent, const char *name)
     }
     sw_mutex_unlock(&ov->lock);
     g_slist_free_full(stages, (GDestroyNotify)sw_stage_unref);
+}
+
+/* ---- names that are being removed */
+
+void sw_stage_lose_name(SwStage *stage)
+{
+    SwOverlay *ov = stage->overlay;
+    sw_mutex_lock(&ov->lock);
+    sw_pending_remove_locked(ov, stage);
+    if (stage->parent)
+        sw_node_drop_name_locked(ov, stage->node, stage->parent, stage->name);
+    SwNode *parent = g_steal_pointer(&stage->parent);
+    g_clear_pointer(&stage->name, g_free);
+    sw_mutex_unlock(&ov->lock);
+    sw_node_unref(ov, parent);
+}
+
+void sw_removal_begin(SwOverlay *ov, SwRemoval *removal)
+{
+    SW_HOLD(&ov->lock);
+    ov->removals = g_slist_prepend(ov->removals, removal);
+}
+
+void sw_removal_end(SwOverlay *ov, SwRemoval *removal)
+{
+    SW_HOLD(&ov->lock);
+    ov->removals = g_slist_remove(ov->removals, removal);
+}
+
+gboolean sw_removal_of(SwOverlay *ov, const SwStage *stage)
+{
+    SW_HOLD(&ov->lock);
+    for (GSList *at = ov->removals; at; at = at->next) {
+        const SwRemoval *removal = at->data;
+        if (removal->parent == stage->parent && strcmp(removal->name, stage->name) == 0)
+            return TRUE;
+    }
+    return FALSE;
 }

@@ -337,9 +337,10 @@ int sw_stage_reopen(SwStage *stage)
     if (!stage->node->stage)
         stage->node->stage = sw_stage_ref(stage);
     sw_pending_add_locked(ov, stage);
-    g_autofree char *path = sw_node_path_locked(stage->parent, stage->name ? stage->name : "");
+    g_autofree char *path = stage->parent ? sw_node_path_locked(stage->parent, stage->name) : NULL;
     sw_mutex_unlock(&ov->lock);
-    sw_note(ov, SW_NOTE_INFO, "%s: written after its commit, a second version will follow", path);
+    if (path)
+        sw_note(ov, SW_NOTE_INFO, "%s: written after its commit, a second version will follow", path);
     return 0;
 }
 

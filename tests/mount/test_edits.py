@@ -241,6 +241,26 @@ def test_edit_of_a_removed_file(hosts, lab, source):
     assert lab.salvaged(source, "f") == [block("E") + BLANK[64:]]
 
 
+def test_edit_of_a_file_removed_here(hosts):
+    """C15: removed by another program of this host: the editor's file has no name, and nothing fails, also an unlock
+    (C22) after a commit and more writing."""
+    a, b = hosts
+    a.write("f", BLANK)
+    editor, other = a.worker(), a.worker()
+    editor("fd = os.open('f', os.O_RDWR); os.pwrite(fd, b'E' * 64, 0)")
+    other("os.unlink('f')")
+    editor("os.pwrite(fd, b'F' * 64, 64)")
+    assert editor("os.pread(fd, 128, 0)") == block("E") + block("F")
+    editor("os.fsync(fd); os.close(fd)")
+    editor("import fcntl; fd = os.open('g', REPLACE, 0o666); os.write(fd, b'one'); fcntl.lockf(fd, fcntl.LOCK_EX)")
+    editor("fcntl.lockf(fd, fcntl.LOCK_UN)")
+    assert b.read("g") == b"one"
+    editor("fcntl.lockf(fd, fcntl.LOCK_EX); os.write(fd, b' two')")
+    other("os.unlink('g')")
+    editor("fcntl.lockf(fd, fcntl.LOCK_UN); os.write(fd, b' three'); os.close(fd)")
+    assert a.list() == b.list() == []
+
+
 def test_rewrite_of_a_removed_file(hosts):
     """C15: removed elsewhere: a rewrite creates it anew."""
     a, b = hosts
