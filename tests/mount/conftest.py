@@ -110,8 +110,22 @@ def helpers():
     shutil.rmtree(directory)
 
 
+@pytest.fixture(scope="session")
+def rig():
+    """The virtual machines, where SW_NFS says that the hosts are to be such (tests/nfs/hosts.py has its words)."""
+    if not os.environ.get("SW_NFS"):
+        yield None
+        return
+    sys.path.insert(0, os.path.join(os.path.dirname(harness.HERE), "nfs"))
+    import hosts as machines
+
+    rig = machines.session()
+    yield rig
+    rig.end()
+
+
 @pytest.fixture
-def lab(helpers):
+def lab(helpers, rig):
     if os.geteuid() != 0:
         pytest.skip("needs root: namespaces")
     if not os.path.exists("/dev/fuse"):
@@ -120,7 +134,7 @@ def lab(helpers):
         pytest.skip("no daemon at %s" % harness.DAEMON)
     directory = tempfile.mkdtemp(prefix="sw-test-", dir=os.environ.get("SW_TEST_DIR"))
     os.chmod(directory, 0o755)
-    lab = harness.Lab(helpers, directory)
+    lab = rig.lab(helpers, directory, os.environ["SW_NFS"]) if rig else harness.Lab(helpers, directory)
     yield lab
     lab.destroy()
 

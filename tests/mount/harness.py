@@ -150,6 +150,7 @@ class Reader:
     """Reads a name in a loop on a host and judges every content it meets."""
 
     def __init__(self, host, name, versions, classify=None):
+        self.host = host
         self.worker = Worker(host, cwd=host.mnt)
         self.stop_file = os.path.join(host.scratch, "stop-%d" % self.worker.process.target)
         if classify:
@@ -160,8 +161,7 @@ class Reader:
 
     def stop(self):
         """What was seen: {label: times}.  Fails if anything was no whole version."""
-        with open(self.stop_file, "w", encoding="ascii"):
-            pass
+        self.host.touch(self.stop_file)
         seen, bad = self.worker.finish()
         self.worker.kill()
         assert not bad, "reader of %s saw what is no version: %r (all: %r)" % (self.name, bad, seen)
@@ -251,6 +251,11 @@ class Host:
             self._worker = self.worker()
         return self._worker(code, **values)
 
+    def touch(self, path):
+        """Makes an empty file outside the mount."""
+        with open(path, "w", encoding="ascii"):
+            pass
+
     # ---- short cuts over the standing worker
 
     def read(self, name):
@@ -279,7 +284,7 @@ class Host:
 
     def argv(self, options=None):
         words = ",".join(word for word in (self.options, options) if word)
-        return [DAEMON, self.source, self.mnt, "-f"] + (["-o", words] if words else [])
+        return [self.lab.daemon, self.source, self.mnt, "-f"] + (["-o", words] if words else [])
 
     def launch(self, options=None, **named):
         """Starts the daemon without waiting for the mount."""
@@ -311,6 +316,10 @@ class Host:
         self.gone = True
         self.daemon.end(signal.SIGKILL)
         self.daemon.wait(timeout=20 * SLOWNESS)
+
+    def daemon_stands_still(self):
+        tasks = glob.glob("/proc/%d/task/*/status" % self.daemon.target)
+        return all("State:\tT" in read_text(task) for task in tasks)
 
     def log_text(self):
         return "".join(read_text(log) for log in self.logs)
@@ -422,22 +431,20 @@ class Frozen:
     """The daemon stands still for the time of the block."""
 
     def __init__(self, host):
-        self.daemon = host.daemon
+        self.host = host
 
     def __enter__(self):
-        self.daemon.end(signal.SIGSTOP)
-        assert eventually(self.stands_still)
-
-    def stands_still(self):
-        tasks = glob.glob("/proc/%d/task/*/status" % self.daemon.target)
-        return all("State:\tT" in read_text(task) for task in tasks)
+        self.host.daemon.end(signal.SIGSTOP)
+        assert eventually(self.host.daemon_stands_still)
 
     def __exit__(self, *_):
-        self.daemon.end(signal.SIGCONT)
+        self.host.daemon.end(signal.SIGCONT)
 
 
 class Lab:
     """Everything one test makes, and its end."""
+
+    daemon = DAEMON
 
     def __init__(self, helpers, directory):
         self.helpers = helpers

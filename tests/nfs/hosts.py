@@ -1,0 +1,245 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Hosts of the mounted tests that are the rig's machines, over real NFS.
+
+A source has the same path for the machines, where it is NFS, and for the test, which sees through sshfs what the
+server's own file system has.
+"""
+
+import glob
+import os
+import subprocess
+import sys
+import tempfile
+import time
+
+sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+import harness  # noqa: E402
+import machine  # noqa: E402
+
+# Ends whatever a test has left on a machine, kernel threads and what is there from the start excepted.
+SWEEP = r"""
+hostname "$1"; shift
+for pid in $(cd /proc; echo [0-9]*); do
+    case " $* $$ $PPID " in *" $pid "*) ;; *) [ -e /proc/$pid/exe ] && kill -9 $pid ;; esac
+done 2>/dev/null
+awk '$3 ~ /fuse/ && $2 !~ /connections/ { print $2 }' /proc/mounts | while read m; do umount -l "$m"; done
+true
+"""
+STACKS = r"""
+for task in /proc/[0-9]*/task/*; do
+    [ -e ${task%/task/*}/exe ] || continue
+    echo "$(cat $task/comm): $(cut -d' ' -f1-3 $task/syscall) $(sed 's/.*\] //' $task/stack | head -8 | tr '\n' '<')"
+done 2>/dev/null
+"""
+
+
+class VmProcess(subprocess.Popen):
+    """A program on a machine; here runs what passes its standard streams on."""
+
+    def __init__(self, vm, argv, request, **named):
+        self.vm = vm
+        read, write = os.pipe()
+        try:
+            command = [sys.executable, "-I", "-S", machine.HERE + "/relay.py", vm.directory, vm.name, str(write),
+                       repr(request), "--", *argv]
+            super().__init__(command, pass_fds=[write], **named)
+        finally:
+            os.close(write)
+        with os.fdopen(read) as report:
+            line = report.readline()
+        self.target = int(line) if line else 0
+
+    def end(self, number=9):
+        if self.target and self.poll() is None:
+            self.vm.run(["kill", "-%d" % number, str(self.target)])
+
+    @property
+    def inner_pid(self):
+        return self.target
+
+
+class VmHost(harness.Host):
+    def __init__(self, lab, source, hostname, options="", namespaces=True, inside=None):
+        self.lab, self.source, self.hostname, self.options = lab, source, hostname, options
+        self.vm = inside.vm if inside else lab.next_machine()
+        self.scratch = tempfile.mkdtemp(prefix=hostname + "-", dir=lab.directory)
+        self.mnt = os.path.join(lab.directory if namespaces and not inside else self.scratch, "mnt")
+        self.log = os.path.join(self.scratch, "daemon.log")
+        self.logs, self.processes = [self.log], []
+        self.daemon = self.init = self._worker = None
+        self.gone, self.pid = False, 0
+        os.makedirs(self.mnt, exist_ok=True)
+        self.vm.run("hostname %s; mkdir -p %s %s; chmod 755 %s %s" % (hostname, self.mnt, self.scratch, self.scratch,
+                                                                    lab.directory), check=True)
+
+    def popen(self, command, cwd=None, uid=None, gid=None, groups=None, pid=None, flags=(), **named):
+        argv = ["bash", "-c", command] if isinstance(command, str) else list(command)
+        env = {"SOURCE": self.source, "MNT": self.mnt, "SCRATCH": self.scratch, "LC_ALL": "C"}
+        env.update({k: v for k, v in named.pop("env", {}).items() if os.environ.get(k) != v})
+        uid = self.lab.uid if uid is None else int(uid)
+        groups = [int(group) for group in str(groups).split(",")] if groups else []
+        request = {"cwd": cwd or self.mnt, "uid": uid, "gid": None if gid is None else int(gid), "groups": groups, "env": env}
+        if pid is not None or flags:
+            self.lab.cannot("chosen pids and namespaces")
+        named.setdefault("stdin", subprocess.DEVNULL)
+        named.setdefault("start_new_session", True)
+        process = VmProcess(self.vm, argv, request, **named)
+        self.processes.append(process)
+        return process
+
+    def touch(self, path):
+        self.vm.run(["touch", path], check=True)
+
+    def is_mounted(self):
+        return " %s " % self.mnt in self.vm.run(["cat", "/proc/self/mountinfo"], check=True).stdout
+
+    def daemon_stands_still(self):
+        said = self.vm.run("cat /proc/%d/task/*/status" % self.daemon.target).stdout
+        states = [line for line in said.splitlines() if line.startswith("State:")]
+        return all("\tT" in state for state in states)
+
+    def umount(self, *flags, check=True):
+        result = self.vm.run(["umount", *flags, self.mnt])
+        assert not check or result.returncode == 0, result.stderr
+        return result
+
+    def strays(self):
+        return [], "/proc"
+
+    def describe(self):
+        try:
+            return "%s:\n%s" % (self.hostname, self.vm.run(STACKS, timeout=20).stdout)
+        except (OSError, machine.RigError) as e:
+            return "%s: %s" % (self.hostname, e)
+
+    describe_daemon = describe
+
+    def destroy(self):
+        self.lab.rig.heal(self.vm.name)
+        self.vm.thaw()
+        for process in self.processes:
+            process.kill()
+            process.wait()
+
+
+class VmLab(harness.Lab):
+    """`flavour`: the NFS mount options, and of ours `squash` (the export that maps root to nobody) and `user` (the mount
+    is an ordinary user's, and so are the programs)."""
+
+    daemon, ctl_program = "/sw/safewritefs", "/sw/safewritectl"
+
+    def __init__(self, helpers, directory, rig, flavour):
+        super().__init__(helpers, directory)
+        words = flavour.split(",")
+        self.rig = rig
+        self.uid = 1000 if "user" in words else 0
+        self.export = "squash" if "squash" in words else "free"
+        self.nfs_options = ",".join(word for word in words if word not in ("squash", "user"))
+        self.used = 0
+
+    @staticmethod
+    def cannot(what):
+        import pytest
+
+        pytest.skip("needs %s, which virtual machines do not offer to a test" % what)
+
+    def helper(self, name):
+        return "/sw/tests/mount/worker.py" if name == "worker.py" else "/sw/" + name
+
+    def next_machine(self):
+        if self.used == len(self.rig.clients):
+            self.cannot("more than %d hosts" % self.used)
+        self.used += 1
+        return self.rig.clients[self.used - 1]
+
+    def source(self, name="source"):
+        for client in self.rig.clients:
+            place = client.nfs(self.nfs_options, self.export)
+        path = "%s/%s-%s" % (place, os.path.basename(self.directory), name)
+        inside = "/disk/%s/%s" % (self.export, os.path.basename(path))
+        owner = self.uid or (65534 if self.export == "squash" else 0)
+        self.rig.server.run("mkdir {0} && chmod 755 {0} && chown {1}:{1} {0}".format(inside, owner), check=True)
+        self.rig.look_at(self.export, place)
+        self.sources.append(path)
+        return path
+
+    def loop_source(self, kind, size, options="loop"):
+        self.cannot("a file system of its own under the source")
+
+    def host(self, source, hostname, options="", mount=True, **named):
+        host = VmHost(self, source, hostname, options, **named)
+        self.hosts.append(host)
+        return host.mount() if mount else host
+
+    def ctl(self, *words, check=True, **named):
+        vm = self.hosts[0].vm if self.hosts else self.rig.clients[0]
+        result = vm.run([self.ctl_program, *words], cwd=named.get("cwd", "/"))
+        assert not check or result.returncode == 0, "safewritectl %s: %s" % (" ".join(words), result.stderr)
+        return result
+
+    def leftovers(self):
+        places = " ".join("/disk/%s/%s/.safewritefs/%s/*" % (self.export, os.path.basename(path), place)
+                          for path in self.sources for place in ("hosts", "leases", "locks", "carriers"))
+        return self.rig.server.run("ls -d %s 2>/dev/null" % places).stdout.split() if places else []
+
+    def destroy(self):
+        for host in reversed(self.hosts):
+            host.destroy()
+        for client in self.rig.clients:
+            client.run(["bash", "-c", SWEEP, "sweep", client.name, *self.rig.known[client.name]])
+        inside = ["/disk/%s/%s" % (self.export, os.path.basename(path)) for path in self.sources]
+        if inside:
+            self.rig.server.run(["rm", "-rf", *inside], check=True)
+        subprocess.run(["rm", "-rf", self.directory], check=False)
+
+
+class TestRig(machine.Rig):
+    """A rig with what the tests need of it besides."""
+
+    __test__ = False
+
+    def __init__(self, directory):
+        super().__init__(directory)
+        self.views = []
+        for client in self.clients:
+            client.run("chmod 755 /nfs; true")
+        self.known = {client.name: client.run("cd /proc; echo [0-9]*").stdout.split() for client in self.clients}
+
+    def lab(self, helpers, directory, flavour):
+        return VmLab(helpers, directory, self, flavour)
+
+    def look_at(self, export, place):
+        """The server's own view of an export, at the path that the clients have it at."""
+        if place in self.views:
+            return
+        os.makedirs(place, exist_ok=True)
+        command = "%s -I -S %s/relay.py %s server 1 {} -- /usr/lib/openssh/sftp-server #" % (sys.executable, machine.HERE,
+                                                                                       self.directory)
+        script = "%s/sftp" % self.directory
+        with open(script, "w", encoding="ascii") as f:
+            f.write("#!/bin/bash\nexec 9>/dev/null\n" + command.replace(" 1 {}", " 9 {}") + "\n")
+        os.chmod(script, 0o755)
+        subprocess.run(["sshfs", "-o", "ssh_command=%s,cache=no,entry_timeout=0,attr_timeout=0,negative_timeout=0" % script,
+                        "-o", "allow_other", "server:/disk/" + export, place], check=True)
+        self.views.append(place)
+
+    def leave(self):
+        for place in self.views:
+            subprocess.run(["umount", "-l", place], check=False)
+
+    def end(self):
+        self.leave()
+        super().end()
+
+
+def session():
+    """The rig at SW_RIG if there is one, which then stays; else one of our own."""
+    base = os.environ.get("SW_RIG_BASE", "/tmp/sw-rig")
+    directory = os.environ.get("SW_RIG") or "%s/test-%d" % (base, os.getpid())
+    if not os.path.exists(directory):
+        os.makedirs(base, exist_ok=True)
+        machine.start(directory, base, harness.BUILD, kernel=os.environ.get("SW_KERNEL"))
+    rig = TestRig(directory)
+    if os.environ.get("SW_RIG"):
+        rig.end = rig.leave
+    return rig
