@@ -125,7 +125,10 @@ int sw_overlay_getattr(SwOverlay *ov, const SwCaller *caller, SwNode *node, SwHa
     ov->port->become(ov->port, &caller->cred);
     g_auto(Place) place;
     int r = find_place(ov, node, handle, &place);
-    if (r == 0)
+    /* Nobody else writes a stage; of the source's files NFS may tell what was true a minute ago. */
+    if (r == 0 && ov->network && !place.stage)
+        r = ov->port->stat_fresh(ov->port, place.file->fd, place.name, ret_st);
+    else if (r == 0)
         r = ov->port->statat(ov->port, place.file->fd, place.name, ret_st);
     /* ESTALE here would spend the kernel's only second walk (F26). */
     if (r == -ESTALE)

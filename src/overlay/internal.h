@@ -265,6 +265,9 @@ gboolean sw_node_has_several_names(SwOverlay *ov, SwNode *node);
 int sw_node_place(SwOverlay *ov, SwNode *node, SwFile **ret_dir, char **ret_name) G_GNUC_WARN_UNUSED_RESULT;
 /* An open directory's descriptor; -ENOENT or -ESTALE when it is not there any more. */
 int sw_node_dir(SwOverlay *ov, SwNode *dir, SwFile **ret_file) G_GNUC_WARN_UNUSED_RESULT;
+/* The same, and what is looked up in it next is what the server has now: NFS believes a directory's names for as long
+ * as it believes its change time, and for many seconds (F12, F19).  One GETATTR there, nothing elsewhere. */
+int sw_node_dir_fresh(SwOverlay *ov, SwNode *dir, SwFile **ret_file) G_GNUC_WARN_UNUSED_RESULT;
 /* What the kernel was told last; FALSE if nothing. */
 gboolean sw_node_recall_locked(const SwNode *node, struct stat *ret_st);
 void sw_node_forget_dir_locked(SwOverlay *ov, SwNode *dir);

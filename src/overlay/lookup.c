@@ -52,11 +52,26 @@ int sw_entry_of_stage(SwStage *stage, SwEntry *ret_entry)
     return 0;
 }
 
+/* The size and times of a file may be older than what says who it is (C2): those of the server, unless the name leads
+ * to another one by now. */
+static int freshen(SwOverlay *ov, int dirfd, const char *name, SwFound *found)
+{
+    struct stat st;
+    int r = ov->port->stat_fresh(ov->port, dirfd, name, &st);
+    if (r == 0 && (st.st_ino != found->st.st_ino || st.st_dev != found->st.st_dev))
+        return sw_look(ov, dirfd, name, found, NULL);
+    if (r == 0)
+        found->st = st;
+    return r;
+}
+
 int sw_overlay_lookup_found(SwOverlay *ov, SwNode *parent, const char *name, gboolean hot, SwFile *dir,
                             SwEntry *ret_entry)
 {
     SwFound found;
     int r = sw_look(ov, dir->fd, name, &found, NULL);
+    if (r == 0 && ov->network && S_ISREG(found.st.st_mode))
+        r = freshen(ov, dir->fd, name, &found);
     if (r < 0)
         return r;
     gint64 believe_us = sw_lock_believe_us(ov, parent, name);
@@ -110,7 +125,7 @@ static int lookup_plain(SwOverlay *ov, const SwCaller *caller, SwNode *parent, c
         return sw_entry_of_stage(stage, ret_entry);
     ov->port->become(ov->port, &caller->cred);
     g_autoptr(SwFile) dir = NULL;
-    int r = sw_node_dir(ov, parent, &dir);
+    int r = sw_node_dir_fresh(ov, parent, &dir);
     return r < 0 ? r : sw_overlay_lookup_found(ov, parent, name, hot, dir, ret_entry);
 }
 

@@ -343,3 +343,22 @@ int sw_node_dir(SwOverlay *ov, SwNode *dir, SwFile **ret_file)
     *ret_file = remember_dir(ov, dir, g_steal_pointer(&file));
     return 0;
 }
+
+int sw_node_dir_fresh(SwOverlay *ov, SwNode *dir, SwFile **ret_file)
+{
+    struct stat st;
+    int r = sw_node_dir(ov, dir, ret_file);
+    if (r < 0 || !ov->network)
+        return r;
+    r = ov->port->stat_fresh(ov->port, (*ret_file)->fd, "", &st);
+    if (r == 0)
+        return 0;
+    g_clear_pointer(ret_file, sw_file_unref);
+    if (r != -ESTALE)
+        return r;
+    /* Removed, or replaced by another host: what is there now is told by its path. */
+    sw_mutex_lock(&ov->lock);
+    sw_node_forget_dir_locked(ov, dir);
+    sw_mutex_unlock(&ov->lock);
+    return sw_node_dir(ov, dir, ret_file);
+}

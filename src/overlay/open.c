@@ -301,7 +301,7 @@ static int open_named(SwOverlay *ov, Opening *opening, SwHandle **ret_handle)
     if (hot)
         sw_settle_name(ov, opening->parent, opening->name);
     ov->port->become(ov->port, &caller->cred);
-    int r = sw_node_dir(ov, opening->parent, &opening->dir);
+    int r = sw_node_dir_fresh(ov, opening->parent, &opening->dir);
     if (r < 0)
         return r;
     return sw_writes(opening->flags) ? open_write(ov, opening, ret_handle) : open_read(ov, opening, ret_handle);

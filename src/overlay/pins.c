@@ -15,7 +15,7 @@
  * the name into the kernel's cache meanwhile.  Any further one is taken for a call of its own. */
 #define WALKS_MAX 64
 /* A thread that never comes back (a signal) leaves its pin behind for so long. */
-#define PIN_LIFE_US (5 * G_USEC_PER_SEC)
+#define PIN_LIFE_US (20 * G_USEC_PER_SEC)
 /* A walk with O_CREAT that finds nothing looks a second time, at once.  What comes later is a call of its own. */
 #define MISS_US (G_USEC_PER_SEC / 10)
 

@@ -44,7 +44,6 @@ static int attr_statat(SwPort *port, int dirfd, const char *name, struct stat *r
     return 0;
 }
 
-/* What cannot be learnt so is left 0: the times of reading, the blocks. */
 static int attr_stat_fresh(SwPort *port, int dirfd, const char *name, struct stat *ret_st)
 {
     struct statx sx;
@@ -58,7 +57,11 @@ static int attr_stat_fresh(SwPort *port, int dirfd, const char *name, struct sta
         .st_nlink = sx.stx_nlink,
         .st_uid = sx.stx_uid,
         .st_gid = sx.stx_gid,
+        .st_rdev = makedev(sx.stx_rdev_major, sx.stx_rdev_minor),
         .st_size = (off_t)sx.stx_size,
+        .st_blksize = (blksize_t)sx.stx_blksize,
+        .st_blocks = (blkcnt_t)sx.stx_blocks,
+        .st_atim = {.tv_sec = sx.stx_atime.tv_sec, .tv_nsec = sx.stx_atime.tv_nsec},
         .st_mtim = {.tv_sec = sx.stx_mtime.tv_sec, .tv_nsec = sx.stx_mtime.tv_nsec},
         .st_ctim = {.tv_sec = sx.stx_ctime.tv_sec, .tv_nsec = sx.stx_ctime.tv_nsec},
     };

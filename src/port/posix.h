@@ -9,13 +9,19 @@
 #include "port.h"
 
 #include <errno.h>
+#include <pthread.h>
 #include <unistd.h>
+
+/* So many names can be renamed over at once without waiting for each other (nfs.c). */
+#define SW_NAME_GUARDS 256
 
 typedef struct SwProc SwProc;
 
 typedef struct {
     SwPort base;
     SwProc *proc; /* owned reference */
+    SwPort raw;   /* the members as they were before sw_port_posix_suit */
+    pthread_rwlock_t guards[SW_NAME_GUARDS];
 } SwPosix;
 
 void sw_files_bind(SwPort *port); /* files.c: opening, names, data */

@@ -1,0 +1,148 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+
+/*
+ * Calls by name on NFS, for the Linux client has two habits that its users are not to meet.
+ *
+ * It renames or removes a file whose dentry anybody on this machine uses, be it only for one stat(2) under way, by
+ * giving it a name like .nfs0001 first (fs/nfs/dir.c, nfs_rename, nfs_unlink): for that time the name is missing, and
+ * other hosts believe that for long (FACTS F9).  So nobody here looks at a name while it is renamed over or removed.
+ * Names are told apart by a hash of theirs only: two that share it wait for each other for one call.
+ *
+ * A call that needs several steps on the server gets ESTALE when the file is replaced between them, and the kernel
+ * tries it once more only.  Here it is tried again as long as its directory is there.
+ */
+
+#include "posix.h"
+
+#include <linux/magic.h>
+#include <string.h>
+
+#define STALE_TRIES 16
+
+static void guards_init(SwPosix *posix)
+{
+    pthread_rwlockattr_t attr;
+
+    (void)pthread_rwlockattr_init(&attr);
+    /* Readers that follow each other closely are not to keep a rename waiting for ever. */
+    (void)pthread_rwlockattr_setkind_np(&attr, PTHREAD_RWLOCK_PREFER_WRITER_NONRECURSIVE_NP);
+    for (guint i = 0; i < SW_NAME_GUARDS; i++)
+        (void)pthread_rwlock_init(&posix->guards[i], &attr);
+    (void)pthread_rwlockattr_destroy(&attr);
+}
+
+static guint guard_of(const char *name)
+{
+    return g_str_hash(name) % SW_NAME_GUARDS;
+}
+
+static SwPosix *look_begin(SwPort *port, const char *name)
+{
+    SwPosix *posix = (SwPosix *)port;
+
+    if (*name)
+        (void)pthread_rwlock_rdlock(&posix->guards[guard_of(name)]);
+    return posix;
+}
+
+static void look_end(SwPosix *posix, const char *name)
+{
+    if (*name)
+        (void)pthread_rwlock_unlock(&posix->guards[guard_of(name)]);
+}
+
+/* Is it worth another try?  Past the caches, the name will lead elsewhere by then. */
+static gboolean goes_on(SwPosix *posix, int dirfd, const char *name, guint tries)
+{
+    struct stat st;
+
+    return *name && tries < STALE_TRIES && posix->raw.stat_fresh(&posix->base, dirfd, "", &st) == 0;
+}
+
+/* A member that looks at a name: guarded, and tried again after ESTALE. */
+#define LOOKING(type, member, parameters, arguments)                                                                   \
+    static type nfs_##member parameters                                                                                \
+    {                                                                                                                  \
+        SwPosix *posix = look_begin(port, name);                                                                       \
+        type r = posix->raw.member arguments;                                                                          \
+                                                                                                                       \
+        for (guint tries = 0; r == -ESTALE && goes_on(posix, dirfd, name, tries); tries++)                             \
+            r = posix->raw.member arguments;                                                                           \
+        look_end(posix, name);                                                                                         \
+        return r;                                                                                                      \
+    }
+
+LOOKING(int, openat, (SwPort * port, int dirfd, const char *name, int flags, mode_t mode),
+        (port, dirfd, name, flags, mode))
+LOOKING(int, statat, (SwPort * port, int dirfd, const char *name, struct stat *ret_st), (port, dirfd, name, ret_st))
+LOOKING(int, stat_fresh, (SwPort * port, int dirfd, const char *name, struct stat *ret_st), (port, dirfd, name, ret_st))
+LOOKING(int, lookat, (SwPort * port, int dirfd, const char *name, SwFound *ret_found), (port, dirfd, name, ret_found))
+LOOKING(int, accessat, (SwPort * port, int dirfd, const char *name, int mode), (port, dirfd, name, mode))
+LOOKING(int, chmodat, (SwPort * port, int dirfd, const char *name, mode_t mode), (port, dirfd, name, mode))
+LOOKING(int, chownat, (SwPort * port, int dirfd, const char *name, uid_t uid, gid_t gid), (port, dirfd, name, uid, gid))
+LOOKING(int, utimensat, (SwPort * port, int dirfd, const char *name, const struct timespec times[2]),
+        (port, dirfd, name, times))
+LOOKING(ssize_t, readlinkat, (SwPort * port, int dirfd, const char *name, char *buf, size_t size),
+        (port, dirfd, name, buf, size))
+LOOKING(ssize_t, getxattr, (SwPort * port, int dirfd, const char *name, const char *key, void *buf, size_t size),
+        (port, dirfd, name, key, buf, size))
+LOOKING(ssize_t, listxattr, (SwPort * port, int dirfd, const char *name, char *buf, size_t size),
+        (port, dirfd, name, buf, size))
+LOOKING(int, setxattr,
+        (SwPort * port, int dirfd, const char *name, const char *key, const void *value, size_t size, int flags),
+        (port, dirfd, name, key, value, size, flags))
+LOOKING(int, removexattr, (SwPort * port, int dirfd, const char *name, const char *key), (port, dirfd, name, key))
+
+static int nfs_unlinkat(SwPort *port, int dirfd, const char *name, int flags)
+{
+    SwPosix *posix = (SwPosix *)port;
+    pthread_rwlock_t *guard = &posix->guards[guard_of(name)];
+    int r;
+
+    (void)pthread_rwlock_wrlock(guard);
+    r = posix->raw.unlinkat(port, dirfd, name, flags);
+    (void)pthread_rwlock_unlock(guard);
+    return r;
+}
+
+static int nfs_renameat(SwPort *port, int olddir, const char *oldname, int newdir, const char *newname, guint flags)
+{
+    SwPosix *posix = (SwPosix *)port;
+    guint a = guard_of(oldname), b = guard_of(newname);
+    int r;
+
+    (void)pthread_rwlock_wrlock(&posix->guards[MIN(a, b)]);
+    if (a != b)
+        (void)pthread_rwlock_wrlock(&posix->guards[MAX(a, b)]);
+    r = posix->raw.renameat(port, olddir, oldname, newdir, newname, flags);
+    if (a != b)
+        (void)pthread_rwlock_unlock(&posix->guards[MAX(a, b)]);
+    (void)pthread_rwlock_unlock(&posix->guards[MIN(a, b)]);
+    return r;
+}
+
+void sw_port_posix_suit(SwPort *port, int fd)
+{
+    SwPosix *posix = (SwPosix *)port;
+    guint64 type;
+
+    if (port->fs_type(port, fd, &type) < 0 || type != NFS_SUPER_MAGIC)
+        return;
+    posix->raw = *port;
+    guards_init(posix);
+    port->openat = nfs_openat;
+    port->statat = nfs_statat;
+    port->stat_fresh = nfs_stat_fresh;
+    port->lookat = nfs_lookat;
+    port->accessat = nfs_accessat;
+    port->chmodat = nfs_chmodat;
+    port->chownat = nfs_chownat;
+    port->utimensat = nfs_utimensat;
+    port->readlinkat = nfs_readlinkat;
+    port->getxattr = nfs_getxattr;
+    port->listxattr = nfs_listxattr;
+    port->setxattr = nfs_setxattr;
+    port->removexattr = nfs_removexattr;
+    port->unlinkat = nfs_unlinkat;
+    port->renameat = nfs_renameat;
+}
