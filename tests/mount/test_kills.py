@@ -1,13 +1,14 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Killed writers publish nothing and lose nothing (C4, C7): old version everywhere, what was written in salvage."""
 
+import glob
 import os
 import signal
 import subprocess
 import time
 
 import pytest
-from harness import eventually, pattern, payload
+from harness import SLOWNESS, eventually, pattern, payload
 
 OLD = payload("old", 50_000)
 SIGNALS = ["KILL", "TERM", "SEGV", "ABRT", "PIPE", "INT"]
@@ -170,7 +171,7 @@ def test_keyboard_interrupt(hosts):
     )
     process.stdout.readline()
     process.end(signal.SIGINT)
-    assert process.wait(timeout=10) == -signal.SIGINT
+    assert process.wait(timeout=10 * SLOWNESS) == -signal.SIGINT
     assert b.read("f") == b"begun"
 
 
@@ -179,9 +180,10 @@ def test_ctrl_c_of_a_pipeline(hosts, lab, source):
     a, b = hosts
     a.write("f", OLD)
     process = a.popen("(while :; do echo y; sleep 0.01; done | cat) > f")
-    time.sleep(0.2)
+    staged = source + "/.safewritefs/hosts/*/stage/*/*"
+    assert eventually(lambda: any(os.path.getsize(path) > 10 for path in glob.glob(staged)), 10)
     os.killpg(process.pid, signal.SIGINT)
-    process.wait(timeout=10)
+    process.wait(timeout=10 * SLOWNESS)
     assert eventually(lambda: lab.salvage(source, "f"))
     assert b.read("f") == OLD
 
