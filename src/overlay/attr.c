@@ -240,9 +240,13 @@ static int truncate_stage(SwOverlay *ov, const SwCaller *caller, SwStage *stage,
         return sw_stage_truncate(stage, caller, size);
     if (!may_wait)
         return -EINPROGRESS;
+    if (!sw_stage_await(stage)) /* its last writer has closed it since it was found */
+        return truncate_name(ov, caller, stage->node, size);
     /* This is what the second walk was for; the thread's next open is another matter. */
     SwPin pin = {0};
     sw_ignore(sw_pin_take(ov, caller, stage->node, SW_PIN_ANY, &pin));
+    if (pin.stage)
+        sw_stage_give_up(pin.stage);
     sw_stage_unref(pin.stage);
     SwHandle *cutter = sw_handle_new_staged(ov, caller, stage->node, stage, O_WRONLY);
     int r = sw_stage_truncate(stage, caller, size);

@@ -95,15 +95,21 @@ static void drop_claim(SwStage *stage)
     sw_target_clear(stage, &target);
 }
 
+/* Returns the node's reference, to be dropped without the overlay's lock. */
+static SwStage *end_locked(SwStage *stage, int gone_error)
+{
+    stage->gone_error = gone_error;
+    stage->state = SW_STAGE_GONE;
+    stage->everyone = stage->quiet = FALSE;
+    sw_pending_remove_locked(stage->overlay, stage);
+    return g_steal_pointer(&stage->node->stage);
+}
+
 static void end(SwStage *stage, int gone_error)
 {
     SwOverlay *ov = stage->overlay;
-    stage->gone_error = gone_error;
     sw_mutex_lock(&ov->lock);
-    stage->state = SW_STAGE_GONE;
-    stage->everyone = stage->quiet = FALSE;
-    sw_pending_remove_locked(ov, stage);
-    SwStage *was = g_steal_pointer(&stage->node->stage);
+    SwStage *was = end_locked(stage, gone_error);
     sw_mutex_unlock(&ov->lock);
     sw_stage_unref(was);
 }
@@ -135,11 +141,9 @@ gboolean sw_stage_end_if_taken(SwStage *stage, gboolean look)
     return TRUE;
 }
 
-void sw_stage_discard(SwStage *stage, const char *reason, int gone_error)
+static void drop_content(SwStage *stage, const char *reason)
 {
     SwOverlay *ov = stage->overlay;
-    if (stage->state != SW_STAGE_OPEN || sw_stage_end_if_taken(stage, FALSE))
-        return;
     ov->port->become(ov->port, &stage->cred);
     if (stage->materialised && reason && (stage->trial.has_bytes || stage->synced))
         put_aside(stage, reason);
@@ -148,5 +152,27 @@ void sw_stage_discard(SwStage *stage, const char *reason, int gone_error)
     sw_stage_forget_description(stage);
     if (stage->claimed)
         drop_claim(stage);
+}
+
+void sw_stage_discard(SwStage *stage, const char *reason, int gone_error)
+{
+    if (stage->state != SW_STAGE_OPEN || sw_stage_end_if_taken(stage, FALSE))
+        return;
+    drop_content(stage, reason);
     end(stage, gone_error);
+}
+
+/* Looking whether anybody comes and ending it are one step: whoever comes later finds that it has ended. */
+void sw_stage_discard_unwanted(SwStage *stage)
+{
+    SwOverlay *ov = stage->overlay;
+    if (stage->state != SW_STAGE_OPEN || sw_stage_end_if_taken(stage, FALSE))
+        return;
+    sw_mutex_lock(&ov->lock);
+    gboolean unwanted = !stage->n_writers && !stage->n_coming && !stage->everyone;
+    SwStage *was = unwanted ? end_locked(stage, ENOENT) : NULL;
+    sw_mutex_unlock(&ov->lock);
+    if (unwanted)
+        drop_content(stage, NULL);
+    sw_stage_unref(was);
 }

@@ -96,7 +96,8 @@ struct SwStage {
     gboolean quiet;     /* L: every holder has flushed and the last verdict was to hold */
     SwStageState state; /* L for reading, S and L for changing */
     GArray *family;     /* L: pid_t of those who opened it */
-    guint n_writers;    /* L: handles open for writing */
+    guint n_writers;    /* S and L for changing, either for reading: handles open for writing */
+    guint n_coming;     /* L: opens on their way to join it, its maker's among them: it waits for them */
     SwFile *file;       /* L for the pointer: where reads go (base or stage file); NULL never */
 
     gboolean materialised; /* L for reading, S and L for changing: `file` is a stage file of ours */
@@ -312,7 +313,7 @@ void sw_removal_end(SwOverlay *ov, SwRemoval *removal);
 gboolean sw_removal_of(SwOverlay *ov, const SwStage *stage);
 
 /* ---- pins.c */
-/* Leads to `node`; with `handle` (taken over), `stage` or `error` the open is decided already. */
+/* Leads to `node`; with `handle` (taken over), `stage` (which awaits the open) or `error` that is decided already. */
 void sw_pin_add(SwOverlay *ov, const SwCaller *caller, const SwPin *pin);
 /* The node pinned for that walk, with a reference, or NULL. */
 SwNode *sw_pin_walk(SwOverlay *ov, const SwCaller *caller, SwNode *parent, const char *name, SwFile **ret_file);
@@ -322,14 +323,13 @@ gboolean sw_pin_intends(SwOverlay *ov, const SwCaller *caller, SwNode *parent, c
                         int *ret_flags);
 /* It has found nothing at that name: the walk looks there once more at most. */
 void sw_pin_missed(SwOverlay *ov, const SwCaller *caller, SwNode *parent, const char *name);
-/* Opening the pinned node with the same flags ends the pin: its `handle` and `stage` are the caller's.  FALSE if there
- * is none; one of an earlier open that came to nothing (other flags) is ended.  SW_PIN_ANY: whatever the flags. */
+/* Opening the pinned node with the same flags ends the pin: its `handle` and awaited `stage` are the caller's.  FALSE
+ * if there is none; one of an earlier open that came to nothing (other flags) is ended.  SW_PIN_ANY: whatever the
+ * flags. */
 #define SW_PIN_ANY (-1)
 gboolean sw_pin_take(SwOverlay *ov, const SwCaller *caller, SwNode *node, int flags, SwPin *ret_pin);
 /* The same thread opens the same node again without having walked: a magic link (F1).  As sw_pin_take. */
 gboolean sw_pin_take_repeat(SwOverlay *ov, const SwCaller *caller, SwNode *from, int flags, SwPin *ret_pin);
-/* Is somebody on the way to open that stage? */
-gboolean sw_pin_leads_to(SwOverlay *ov, const SwStage *stage);
 gint64 sw_pins_expire(SwOverlay *ov, gint64 now);
 
 /* ---- open.c */
@@ -360,6 +360,13 @@ int sw_stage_carry(SwStage *stage, int from_dirfd, const char *from_name, const 
                    int to_fd) G_GNUC_WARN_UNUSED_RESULT;
 gboolean sw_stage_is_open(SwStage *stage);
 SwFile *sw_stage_file(SwStage *stage); /* a reference on where reads go */
+/* An open is on its way to the stage, which does not end for want of writers until it has joined or given up.  FALSE:
+ * it has ended already. */
+gboolean sw_stage_await(SwStage *stage) G_GNUC_WARN_UNUSED_RESULT;
+void sw_stage_give_up(SwStage *stage);
+/* Is it open for writing, or about to be opened? */
+gboolean sw_stage_is_wanted(SwStage *stage);
+/* The end of the way for one that was awaited; who makes a stage is. */
 void sw_stage_join(SwStage *stage, const SwCaller *caller, int flags);
 ssize_t sw_stage_write(SwStage *stage, const SwCaller *caller, const void *buf, size_t size, off_t offset,
                        gboolean append, gboolean mapped);
@@ -378,6 +385,8 @@ int sw_target_find(SwStage *stage, SwTarget *target) G_GNUC_WARN_UNUSED_RESULT;
 void sw_target_clear(SwStage *stage, SwTarget *target);
 /* Ends the stage without a commit; what it holds goes to salvage under `reason` (NULL: dropped). */
 void sw_stage_discard(SwStage *stage, const char *reason, int gone_error);
+/* Nothing was written, and the name keeps what it has (C8): ends the stage if nobody wants it. */
+void sw_stage_discard_unwanted(SwStage *stage);
 /* Its host was taken for dead meanwhile, and whoever did has moved the stage file to salvage: ends the stage with
  * ESTALE, FALSE if that is not so.  Costs a look at the source only when `look`. */
 gboolean sw_stage_end_if_taken(SwStage *stage, gboolean look);
@@ -427,7 +436,7 @@ SwHandle *sw_handle_new(SwOverlay *ov, const SwCaller *caller, SwNode *node, SwH
                         const SwIdentity *id);
 /* Tells an APPEND handle by which name it was opened, and how many its file has. */
 void sw_handle_opened_as(SwOverlay *ov, SwHandle *handle, SwNode *parent, const char *name, nlink_t links);
-/* `node` is the stage's own, but for a magic link. */
+/* Joins the stage, which was awaiting that.  `node` is the stage's own, but for a magic link. */
 SwHandle *sw_handle_new_staged(SwOverlay *ov, const SwCaller *caller, SwNode *node, SwStage *stage, int flags);
 gboolean sw_writes(int flags);
 /* The mode for a create in that directory: the source applies a default ACL by itself; without one the umask is ours to

@@ -272,13 +272,13 @@ static int release_stage(SwOverlay *ov, SwHandle *handle, gboolean may_wait)
         r = sw_stage_execute(stage, sw_trial_last_release(&stage->trial, &opener), may_wait);
         if (r == -EINPROGRESS)
             return r;
-        if (stage->state == SW_STAGE_OPEN && !stage->everyone && !sw_pin_leads_to(ov, stage))
-            sw_stage_discard(stage, NULL, ENOENT); /* nothing was written: the name keeps what it has (C8) */
     }
     sw_mutex_lock(&ov->lock);
     if (sw_writes(handle->flags) && --stage->n_writers == 0)
         sw_lingering_remove_locked(ov, stage);
     sw_mutex_unlock(&ov->lock);
+    if (last)
+        sw_stage_discard_unwanted(stage);
     return r;
 }
 

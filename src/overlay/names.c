@@ -113,7 +113,7 @@ ssize_t sw_overlay_readlink(SwOverlay *ov, const SwCaller *caller, SwNode *node,
 static void unlink_stage(SwOverlay *ov, SwStage *stage)
 {
     sw_mutex_lock(&stage->lock);
-    if (stage->state == SW_STAGE_OPEN && !stage->n_writers) {
+    if (stage->state == SW_STAGE_OPEN && !sw_stage_is_wanted(stage)) {
         sw_stage_discard(stage, NULL, ENOENT); /* a closed private file */
         sw_mutex_unlock(&stage->lock);
         return;
@@ -129,7 +129,7 @@ static void unlink_edits(SwOverlay *ov, SwNode *parent, const char *name)
     for (guint i = 0; i < stages->len; i++) {
         SwStage *stage = stages->pdata[i];
         sw_mutex_lock(&stage->lock);
-        gboolean edit = stage->state == SW_STAGE_OPEN && stage->edit && stage->has_base && stage->n_writers;
+        gboolean edit = stage->state == SW_STAGE_OPEN && stage->edit && stage->has_base && sw_stage_is_wanted(stage);
         sw_mutex_unlock(&stage->lock);
         if (edit)
             unlink_stage(ov, stage);

@@ -296,7 +296,7 @@ static int open_named(SwOverlay *ov, Opening *opening, SwHandle **ret_handle)
     const SwCaller *caller = opening->caller;
     gboolean hot;
     g_autoptr(SwStage) stage = sw_pending_visible(ov, caller, opening->parent, opening->name, &hot);
-    if (stage && sw_stage_is_open(stage))
+    if (stage && sw_stage_is_open(stage) && sw_stage_await(stage))
         return lead_to(ov, opening, stage->node, NULL, stage);
     if (hot)
         sw_settle_name(ov, opening->parent, opening->name);
@@ -364,33 +364,44 @@ int sw_open_resolve(SwOverlay *ov, const SwCaller *caller, SwNode *from, SwNode 
     return r == -ENOENT ? r : 0;
 }
 
+static int cut_joined(SwStage *stage, const SwCaller *caller)
+{
+    struct stat st;
+    int r = sw_stage_stat(stage, &st);
+    if (r == 0 && st.st_size > 0)
+        r = sw_stage_truncate(stage, caller, 0);
+    if (r < 0)
+        return r;
+    sw_mutex_lock(&stage->lock);
+    if (!stage->materialised)
+        stage->edit = FALSE;
+    sw_mutex_unlock(&stage->lock);
+    return 0;
+}
+
+/* The stage awaits it. */
 static int open_joining(SwOverlay *ov, const SwCaller *caller, SwStage *stage, int flags, SwHandle **ret_handle)
 {
-    if (flags & O_TRUNC) {
-        struct stat st;
-        int r = sw_stage_stat(stage, &st);
-        if (r == 0 && st.st_size > 0)
-            r = sw_stage_truncate(stage, caller, 0);
-        if (r < 0)
-            return r;
-        sw_mutex_lock(&stage->lock);
-        if (!stage->materialised)
-            stage->edit = FALSE;
-        sw_mutex_unlock(&stage->lock);
+    int r = flags & O_TRUNC ? cut_joined(stage, caller) : 0;
+    if (r < 0) {
+        sw_stage_give_up(stage);
+        return r;
     }
     *ret_handle = sw_handle_new_staged(ov, caller, stage->node, stage, flags);
     return 0;
 }
 
 /*
- * The stage of the node, if this open is to join it.  A stranger may have found the node while its commit was under
- * way: that is over when the lock is free, and then the node is the version he wants.  Where it is not (a magic link to
- * a staged file) he joins as well.
+ * The stage of the node, which awaits this open, if it is to join it.  A stranger may have found the node while its
+ * commit was under way: that is over when the lock is free, and then the node is the version he wants.  Where it is not
+ * (a magic link to a staged file) he joins as well.
  */
 static SwStage *stage_to_join(SwOverlay *ov, SwNode *node)
 {
     sw_mutex_lock(&ov->lock);
     SwStage *stage = node->stage ? sw_stage_ref(node->stage) : NULL;
+    if (stage)
+        stage->n_coming++;
     sw_mutex_unlock(&ov->lock);
     if (!stage)
         return NULL;
@@ -399,6 +410,7 @@ static SwStage *stage_to_join(SwOverlay *ov, SwNode *node)
     sw_mutex_unlock(&stage->lock);
     if (is_open)
         return stage;
+    sw_stage_give_up(stage);
     sw_stage_unref(stage);
     return NULL;
 }

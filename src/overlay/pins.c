@@ -26,30 +26,11 @@ static SwPin *detach_locked(SwOverlay *ov, SwPin *pin)
     return pin;
 }
 
-static gboolean leads_to_stage_locked(SwOverlay *ov, const SwStage *stage)
-{
-    for (GSList *at = ov->pins; at; at = at->next)
-        if (((SwPin *)at->data)->stage == stage)
-            return TRUE;
-    return FALSE;
-}
-
 /* A stage that nobody came to open ends with its pin, without having changed anything. */
-static void end_stage(SwOverlay *ov, SwStage *stage)
+static void pin_end(SwOverlay *ov, SwPin *pin)
 {
-    sw_mutex_lock(&stage->lock);
-    sw_mutex_lock(&ov->lock);
-    gboolean unused = !stage->n_writers && !stage->everyone && !leads_to_stage_locked(ov, stage);
-    sw_mutex_unlock(&ov->lock);
-    if (unused)
-        sw_stage_discard(stage, NULL, ESTALE);
-    sw_mutex_unlock(&stage->lock);
-}
-
-static void pin_end(SwOverlay *ov, SwPin *pin, gboolean abandoned)
-{
-    if (abandoned && pin->stage)
-        end_stage(ov, pin->stage);
+    if (pin->stage)
+        sw_stage_give_up(pin->stage);
     if (pin->handle)
         sw_ignore(sw_overlay_release(ov, pin->handle, TRUE)); /* nobody is there to hear of an error */
     sw_stage_unref(pin->stage);
@@ -94,7 +75,7 @@ void sw_pin_add(SwOverlay *ov, const SwCaller *caller, const SwPin *wanted)
     ov->pins = g_slist_prepend(ov->pins, pin);
     sw_mutex_unlock(&ov->lock);
     if (old)
-        pin_end(ov, old, TRUE);
+        pin_end(ov, old);
 }
 
 static gboolean is_at(const SwPin *pin, const SwNode *parent, const char *name)
@@ -139,7 +120,7 @@ gboolean sw_pin_intends(SwOverlay *ov, const SwCaller *caller, SwNode *parent, c
     }
     sw_mutex_unlock(&ov->lock);
     if (over)
-        pin_end(ov, over, TRUE);
+        pin_end(ov, over);
     return intends;
 }
 
@@ -156,21 +137,13 @@ void sw_pin_missed(SwOverlay *ov, const SwCaller *caller, SwNode *parent, const 
     sw_mutex_unlock(&ov->lock);
 }
 
-gboolean sw_pin_leads_to(SwOverlay *ov, const SwStage *stage)
-{
-    sw_mutex_lock(&ov->lock);
-    gboolean leads = leads_to_stage_locked(ov, stage);
-    sw_mutex_unlock(&ov->lock);
-    return leads;
-}
-
 /* Hands over what the pin keeps, and ends it. */
 static void yield_pin(SwOverlay *ov, SwPin *pin, SwPin *ret_pin)
 {
     *ret_pin = (SwPin){.error = pin->error};
     ret_pin->handle = g_steal_pointer(&pin->handle);
     ret_pin->stage = g_steal_pointer(&pin->stage);
-    pin_end(ov, pin, FALSE);
+    pin_end(ov, pin);
 }
 
 static gboolean leads_to(const SwPin *pin, const SwNode *node)
@@ -202,7 +175,7 @@ static gboolean take_if(SwOverlay *ov, const SwCaller *caller, gboolean (*fits)(
     if (same)
         yield_pin(ov, pin, ret_pin);
     else if (found)
-        pin_end(ov, pin, TRUE);
+        pin_end(ov, pin);
     return same;
 }
 
@@ -231,7 +204,7 @@ gint64 sw_pins_expire(SwOverlay *ov, gint64 now)
     }
     sw_mutex_unlock(&ov->lock);
     for (GSList *at = ended; at; at = at->next)
-        pin_end(ov, at->data, TRUE);
+        pin_end(ov, at->data);
     g_slist_free(ended);
     return next;
 }

@@ -150,7 +150,7 @@ static void displace(const Renaming *r, const SwStage *moving)
     if (!stage || stage == moving)
         return;
     sw_mutex_lock(&stage->lock);
-    if (stage->state == SW_STAGE_OPEN && !stage->n_writers) {
+    if (stage->state == SW_STAGE_OPEN && !sw_stage_is_wanted(stage)) {
         sw_stage_discard(stage, NULL, ENOENT);
     } else if (stage->state == SW_STAGE_OPEN) {
         sw_mutex_lock(&ov->lock);

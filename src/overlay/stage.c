@@ -129,6 +129,7 @@ static void stage_enter(SwStage *stage, const SwCaller *caller, gboolean dirty)
     g_array_append_val(stage->family, pid);
     stage->last_write_us = stage->published_us = ov->port->now_us(ov->port);
     sw_mutex_lock(&ov->lock);
+    stage->n_coming = 1; /* its maker */
     stage->node = sw_node_new_locked(ov, S_IFREG);
     stage->node->stage = sw_stage_ref(stage);
     if (stage->parent) {
@@ -344,11 +345,47 @@ int sw_stage_reopen(SwStage *stage)
     return 0;
 }
 
+gboolean sw_stage_await(SwStage *stage)
+{
+    SW_HOLD(&stage->overlay->lock);
+    if (stage->state == SW_STAGE_GONE)
+        return FALSE;
+    stage->n_coming++;
+    return TRUE;
+}
+
+gboolean sw_stage_is_wanted(SwStage *stage)
+{
+    SW_HOLD(&stage->overlay->lock);
+    return stage->n_writers || stage->n_coming;
+}
+
+/* One comes less.  If he is a reader, what the last writer has left is kept: a new file may be nothing but new. */
+static void came(SwStage *stage, gboolean gives_up)
+{
+    SwOverlay *ov = stage->overlay;
+    sw_mutex_lock(&ov->lock);
+    gboolean wanted = --stage->n_coming || stage->n_writers;
+    sw_mutex_unlock(&ov->lock);
+    if (wanted)
+        return;
+    SW_HOLD(&stage->lock);
+    if (gives_up || !stage->trial.dirty)
+        sw_stage_discard_unwanted(stage);
+}
+
+void sw_stage_give_up(SwStage *stage)
+{
+    came(stage, TRUE);
+}
+
 void sw_stage_join(SwStage *stage, const SwCaller *caller, int flags)
 {
     SwOverlay *ov = stage->overlay;
-    if (!sw_writes(flags))
+    if (!sw_writes(flags)) {
+        came(stage, FALSE);
         return;
+    }
     pid_t pid = sw_process_of(ov, caller->tid);
     family_add(stage, pid);
     sw_mutex_lock(&stage->lock);
@@ -356,8 +393,11 @@ void sw_stage_join(SwStage *stage, const SwCaller *caller, int flags)
         stage->read_write = TRUE;
     sw_trial_open(&stage->trial, pid, FALSE);
     sw_mutex_lock(&ov->lock);
+    stage->n_coming--;
     stage->n_writers++;
     stage->quiet = FALSE;
+    if (stage->state == SW_STAGE_COMMITTED) /* while this one was on its way */
+        sw_lingering_add_locked(ov, stage);
     sw_mutex_unlock(&ov->lock);
     sw_mutex_unlock(&stage->lock);
 }

@@ -116,6 +116,7 @@ SimHost *sim_host_new(Sim *sim, guint machine)
     host->port = sim_port_new(&sim->world, machine, &host->processes);
     host->cache = g_hash_table_new_full(g_str_hash, g_str_equal, g_free, g_free);
     host->files = g_ptr_array_new_with_free_func(g_free);
+    host->owed = g_array_new(FALSE, FALSE, sizeof(Cached));
     host->verbose = g_getenv("SW_SIM_VERBOSE") != NULL;
     return host;
 }
@@ -173,6 +174,7 @@ void sim_host_free(SimHost *host)
     sw_port_free(host->port);
     g_hash_table_unref(host->cache);
     g_ptr_array_unref(host->files);
+    g_array_unref(host->owed);
     sim_processes_clear(&host->processes);
     sw_config_clear(&host->config);
     g_free(host);
@@ -251,8 +253,21 @@ static void drop_name(SimHost *host, const char *name)
 
     if (!cached)
         return;
-    sw_overlay_forget(host->overlay, cached->node, cached->count);
+    if (host->n_opening)
+        g_array_append_val(host->owed, *cached);
+    else
+        sw_overlay_forget(host->overlay, cached->node, cached->count);
     g_hash_table_remove(host->cache, name);
+}
+
+static void forget_owed(SimHost *host)
+{
+    for (guint i = 0; i < host->owed->len; i++) {
+        Cached *owed = &g_array_index(host->owed, Cached, i);
+
+        sw_overlay_forget(host->overlay, owed->node, owed->count);
+    }
+    g_array_set_size(host->owed, 0);
 }
 
 /* The kernel has one number for all descriptors of a node: what it was told last. */
@@ -294,14 +309,14 @@ static Cached *keep_name(SimHost *host, const char *name, const SwEntry *entry)
     return cached;
 }
 
-static int look_up(SimHost *host, const SwCaller *caller, const char *name, gboolean again, Cached **ret_cached)
+static int look_up(SimHost *host, const SwCaller *caller, const char *name, gboolean again, Cached *ret_cached)
 {
     Cached *cached = g_hash_table_lookup(host->cache, name);
     SwEntry entry;
     int r = 0;
 
     if (cached && !again && cached->until_us > host->sim->world.now_us) {
-        *ret_cached = cached;
+        *ret_cached = *cached;
         return 0;
     }
     r = sw_overlay_lookup(host->overlay, caller, sw_overlay_root(host->overlay), name, &entry);
@@ -309,7 +324,7 @@ static int look_up(SimHost *host, const SwCaller *caller, const char *name, gboo
         drop_name(host, name);
         return r;
     }
-    *ret_cached = keep_name(host, name, &entry);
+    *ret_cached = *keep_name(host, name, &entry);
     return 0;
 }
 
@@ -331,7 +346,7 @@ static int open_once(SimHost *host, SimProcess *process, const char *name, int f
 {
     SwCaller caller = caller_of(process);
     SwHandle *handle = NULL;
-    Cached *cached;
+    Cached cached;
     int r = look_up(host, &caller, name, again, &cached);
 
     if (r == 0 && again) /* a walk that revalidates may ask twice (F1) */
@@ -342,16 +357,20 @@ static int open_once(SimHost *host, SimProcess *process, const char *name, int f
         return r;
     if ((flags & O_CREAT) && (flags & O_EXCL))
         return -EEXIST;
-    r = sw_overlay_open(host->overlay, &caller, cached->node, flags & ~(O_CREAT | O_EXCL), &handle);
-    return r < 0 ? r : install(host, process, handle, cached->node, cached->ino, flags);
+    r = sw_overlay_open(host->overlay, &caller, cached.node, flags & ~(O_CREAT | O_EXCL), &handle);
+    return r < 0 ? r : install(host, process, handle, cached.node, cached.ino, flags);
 }
 
 int sim_open(SimHost *host, SimProcess *process, const char *name, int flags)
 {
-    int r = open_once(host, process, name, flags, FALSE);
+    int r;
 
+    host->n_opening++;
+    r = open_once(host, process, name, flags, FALSE);
     if (r == -ESTALE)
         r = open_once(host, process, name, flags, TRUE);
+    if (--host->n_opening == 0)
+        forget_owed(host);
     return (int)answer(host, r);
 }
 
@@ -359,12 +378,11 @@ int sim_rename(SimHost *host, SimProcess *process, const char *from, const char 
 {
     SwCaller caller = caller_of(process);
     SwNode *root = sw_overlay_root(host->overlay);
-    Cached *cached;
-    Cached *moved;
-    int r = look_up(host, &caller, from, FALSE, &cached);
+    Cached found, *cached, *moved;
+    int r = look_up(host, &caller, from, FALSE, &found);
 
     if (r == 0)
-        r = look_up(host, &caller, to, FALSE, &moved);
+        r = look_up(host, &caller, to, FALSE, &found);
     if (r == 0 || r == -ENOENT)
         r = sw_overlay_rename(host->overlay, &caller, root, from, root, to, 0, TRUE);
     r = (int)answer(host, r);
@@ -383,7 +401,7 @@ int sim_rename(SimHost *host, SimProcess *process, const char *from, const char 
 int sim_unlink(SimHost *host, SimProcess *process, const char *name)
 {
     SwCaller caller = caller_of(process);
-    Cached *cached;
+    Cached cached;
     int r = look_up(host, &caller, name, FALSE, &cached);
 
     if (r == 0)
@@ -423,11 +441,11 @@ int sim_link(SimHost *host, SimProcess *process, const char *from, const char *t
     SwCaller caller = caller_of(process);
     SwNode *root = sw_overlay_root(host->overlay);
     SwEntry entry;
-    Cached *cached;
+    Cached cached;
     int r = look_up(host, &caller, from, FALSE, &cached);
 
     if (r == 0)
-        r = sw_overlay_link(host->overlay, &caller, cached->node, root, to, TRUE, &entry);
+        r = sw_overlay_link(host->overlay, &caller, cached.node, root, to, TRUE, &entry);
     return made(host, to, r, &entry);
 }
 

@@ -38,6 +38,8 @@ typedef struct {
     SimProcesses processes;
     GHashTable *cache; /* name -> cached entry: what the kernel knows */
     GPtrArray *files;  /* of open file descriptions */
+    guint n_opening;   /* opens under way: one may begin within another */
+    GArray *owed;      /* of Cached: look-ups to be forgotten when none is, for they may use the nodes */
     gboolean verbose;
 } SimHost;
 
