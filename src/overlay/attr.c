@@ -126,8 +126,11 @@ int sw_overlay_getattr(SwOverlay *ov, const SwCaller *caller, SwNode *node, SwHa
     g_auto(Place) place;
     int r = find_place(ov, node, handle, &place);
     /* Nobody else writes a stage; of the source's files NFS may tell what was true a minute ago. */
-    if (r == 0 && ov->network && !place.stage)
+    gboolean ask = ov->network && !place.stage && !sw_node_is_fresh(ov, node);
+    if (r == 0 && ask)
         r = ov->port->stat_fresh(ov->port, place.file->fd, place.name, ret_st);
+    if (r == 0 && ask)
+        sw_node_asked(ov, node);
     else if (r == 0)
         r = ov->port->statat(ov->port, place.file->fd, place.name, ret_st);
     /* ESTALE here would spend the kernel's only second walk (F26). */

@@ -57,6 +57,7 @@ struct SwNode {
     guint in_place_writes; /* L: under way now */
     gboolean stale;        /* L: what the kernel has cached of it is to be dropped when those are over */
     gboolean lingering;    /* L: committed, but handles are open that may write again: nobody else is led here */
+    gint64 asked_us;       /* L: when the server was last asked about it; on a network file system */
     gboolean grows;        /* L: its size was seen to change: the kernel may not believe it for any time (C2) */
     /* L: what the kernel was told last: the inode number is what shows in /proc, the rest is what its cached pages and
      * size go by, which it believes until `until_us`. */
@@ -269,6 +270,10 @@ int sw_node_dir(SwOverlay *ov, SwNode *dir, SwFile **ret_file) G_GNUC_WARN_UNUSE
 /* The same, and what is looked up in it next is what the server has now: NFS believes a directory's names for as long
  * as it believes its change time, and for many seconds (F12, F19).  One GETATTR there, nothing elsewhere. */
 int sw_node_dir_fresh(SwOverlay *ov, SwNode *dir, SwFile **ret_file) G_GNUC_WARN_UNUSED_RESULT;
+/* The server was asked about the node just now; was it within `attr-cache`, so that stat(2) may be answered with what
+ * this machine has cached of it (C2)? */
+void sw_node_asked(SwOverlay *ov, SwNode *node);
+gboolean sw_node_is_fresh(SwOverlay *ov, const SwNode *node);
 /* What the kernel was told last; FALSE if nothing. */
 gboolean sw_node_recall_locked(const SwNode *node, struct stat *ret_st);
 void sw_node_forget_dir_locked(SwOverlay *ov, SwNode *dir);

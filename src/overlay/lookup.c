@@ -52,16 +52,36 @@ int sw_entry_of_stage(SwStage *stage, SwEntry *ret_entry)
     return 0;
 }
 
-/* The size and times of a file may be older than what says who it is (C2): those of the server, unless the name leads
- * to another one by now. */
-static int freshen(SwOverlay *ov, int dirfd, const char *name, SwFound *found)
+/* The size and times of a file may be older than what says who it is (C2): those of the server.  -EAGAIN: the name
+ * leads to another one by now. */
+static int freshen(SwOverlay *ov, SwNode *node, int dirfd, const char *name, SwFound *found)
 {
     struct stat st;
+    if (!ov->network || !S_ISREG(found->st.st_mode) || sw_node_is_fresh(ov, node))
+        return 0;
     int r = ov->port->stat_fresh(ov->port, dirfd, name, &st);
-    if (r == 0 && (st.st_ino != found->st.st_ino || st.st_dev != found->st.st_dev))
-        return sw_look(ov, dirfd, name, found, NULL);
-    if (r == 0)
-        found->st = st;
+    if (r < 0)
+        return r;
+    if (st.st_ino != found->st.st_ino || st.st_dev != found->st.st_dev)
+        return -EAGAIN;
+    found->st = st;
+    sw_node_asked(ov, node);
+    return 0;
+}
+
+static int look_at_node(SwOverlay *ov, SwNode *parent, const char *name, int dirfd, SwFound *ret_found,
+                        SwNode **ret_node)
+{
+    int r = -EAGAIN;
+    for (guint tries = 0; r == -EAGAIN && tries < LOOK_TRIES; tries++) {
+        r = sw_look(ov, dirfd, name, ret_found, NULL);
+        if (r < 0)
+            return r;
+        *ret_node = sw_node_get(ov, ret_found, parent, name);
+        r = freshen(ov, *ret_node, dirfd, name, ret_found);
+        if (r < 0)
+            sw_node_unref(ov, *ret_node);
+    }
     return r;
 }
 
@@ -69,14 +89,12 @@ int sw_overlay_lookup_found(SwOverlay *ov, SwNode *parent, const char *name, gbo
                             SwEntry *ret_entry)
 {
     SwFound found;
-    int r = sw_look(ov, dir->fd, name, &found, NULL);
-    if (r == 0 && ov->network && S_ISREG(found.st.st_mode))
-        r = freshen(ov, dir->fd, name, &found);
+    SwEntry entry = {0};
+    int r = look_at_node(ov, parent, name, dir->fd, &found, &entry.node);
     if (r < 0)
         return r;
     gint64 believe_us = sw_lock_believe_us(ov, parent, name);
-    SwEntry entry = {.st = found.st};
-    entry.node = sw_node_get(ov, &found, parent, name);
+    entry.st = found.st;
     sw_mutex_lock(&ov->lock);
     hot |= sw_lingering_any_locked(ov, parent, name);
     entry.entry_us = hot ? 0 : MIN(ov->config->attr_cache_us, believe_us);

@@ -344,6 +344,18 @@ int sw_node_dir(SwOverlay *ov, SwNode *dir, SwFile **ret_file)
     return 0;
 }
 
+void sw_node_asked(SwOverlay *ov, SwNode *node)
+{
+    SW_HOLD(&ov->lock);
+    node->asked_us = ov->port->now_us(ov->port);
+}
+
+gboolean sw_node_is_fresh(SwOverlay *ov, const SwNode *node)
+{
+    SW_HOLD(&ov->lock);
+    return node->asked_us && !node->grows && ov->port->now_us(ov->port) - node->asked_us < ov->config->attr_cache_us;
+}
+
 int sw_node_dir_fresh(SwOverlay *ov, SwNode *dir, SwFile **ret_file)
 {
     struct stat st;
@@ -351,8 +363,10 @@ int sw_node_dir_fresh(SwOverlay *ov, SwNode *dir, SwFile **ret_file)
     if (r < 0 || !ov->network)
         return r;
     r = ov->port->stat_fresh(ov->port, (*ret_file)->fd, "", &st);
-    if (r == 0)
+    if (r == 0) {
+        sw_node_asked(ov, dir);
         return 0;
+    }
     g_clear_pointer(ret_file, sw_file_unref);
     if (r != -ESTALE)
         return r;

@@ -199,6 +199,8 @@ static int open_version(SwOverlay *ov, Opening *opening, SwHandleKind kind, int 
     Told told = same ? compare_told(ov, node, &found.st) : TOLD_STALE;
     if (same && (told != TOLD_STALE || opening->final)) {
         *ret_handle = handle_of(ov, opening, node, kind, file, &found);
+        if (ov->network)
+            sw_node_asked(ov, node); /* by the open itself (close-to-open) */
         if (kind == SW_HANDLE_READ && told == TOLD_TRUE)
             (*ret_handle)->caching = SW_CACHE_KEEP;
         return 0;

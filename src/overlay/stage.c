@@ -55,6 +55,28 @@ int sw_stage_dir(const SwStage *stage)
     return sw_epoch_stage_dir(stage->epoch, stage->worker);
 }
 
+/*
+ * The name was never given before, so that the file is new.  NFS charges one more call for O_EXCL; there the file says
+ * itself whether it is: whoever else may write to the directory can only put there what he owns, or a link to it.
+ */
+static int make_file(SwOverlay *ov, const SwStage *stage, int dirfd, const char *name, mode_t mode)
+{
+    struct stat st;
+    if (!ov->network)
+        return ov->port->openat(ov->port, dirfd, name, O_RDWR | O_CREAT | O_EXCL, mode & 07777);
+    int fd = ov->port->openat(ov->port, dirfd, name, O_RDWR | O_CREAT | O_NONBLOCK, mode & 07777);
+    if (fd < 0)
+        return fd;
+    int r = ov->port->statat(ov->port, fd, "", &st);
+    gboolean others = st.st_uid != stage->cred.uid && stage->cred.uid != 0;
+    if (r == 0 && (!S_ISREG(st.st_mode) || st.st_size || st.st_nlink != 1 || others))
+        r = -EEXIST;
+    if (r == 0)
+        return fd;
+    ov->port->close(ov->port, fd);
+    return r;
+}
+
 int sw_stage_new_name(SwStage *stage, mode_t mode, int *ret_fd)
 {
     SwOverlay *ov = stage->overlay;
@@ -67,8 +89,7 @@ int sw_stage_new_name(SwStage *stage, mode_t mode, int *ret_fd)
     for (guint tries = 0;; tries++) {
         SwEpoch *epoch = sw_control_epoch(ov->control);
         ov->port->become(ov->port, &stage->cred);
-        int fd = ov->port->openat(ov->port, sw_epoch_stage_dir(epoch, worker), name, O_RDWR | O_CREAT | O_EXCL,
-                                  mode & 07777);
+        int fd = make_file(ov, stage, sw_epoch_stage_dir(epoch, worker), name, mode);
         if (fd >= 0) {
             stage->epoch = epoch;
             stage->worker = worker;

@@ -49,13 +49,32 @@ int sw_copy_sparse(SwPort *port, int from, int to, off_t end, const SwMeanwhile 
 
 /* ---- extended attributes */
 
+/*
+ * Every file has an NFSv4 ACL (RFC 8881, section 6), most of them one that says what the mode says: entries for
+ * OWNER@, GROUP@ and EVERYONE@ only.  `value` is XDR: a count, then type, flags, mask and a counted, padded name each.
+ */
+static gboolean is_plain_nfs4_acl(const guint8 *value, gsize length)
+{
+    gsize at = 4;
+
+    while (at + 16 <= length) {
+        gsize size = (gsize)value[at + 12] << 24 | value[at + 13] << 16 | value[at + 14] << 8 | value[at + 15];
+
+        at += 16;
+        if (size == 0 || size > length - at || value[at + size - 1] != '@')
+            return FALSE;
+        at += (size + 3) & ~(gsize)3;
+    }
+    return TRUE;
+}
+
 int sw_carry_xattrs(SwPort *port, int from_dirfd, const char *from_name, int to, gboolean capabilities)
 {
     char keys[KEYS_SIZE];
     ssize_t size = port->listxattr(port, from_dirfd, from_name, keys, sizeof keys);
 
     for (const char *key = keys; size > 0 && key < keys + size; key += strlen(key) + 1) {
-        g_autofree char *value = NULL;
+        g_autofree void *value = NULL;
         ssize_t length;
         int r;
 
@@ -63,6 +82,8 @@ int sw_carry_xattrs(SwPort *port, int from_dirfd, const char *from_name, int to,
             continue;
         value = g_malloc(XATTR_SIZE_MAX);
         length = port->getxattr(port, from_dirfd, from_name, key, value, XATTR_SIZE_MAX);
+        if (length > 0 && strcmp(key, "system.nfs4_acl") == 0 && is_plain_nfs4_acl(value, length))
+            continue;
         r = length < 0 ? 0 : port->setxattr(port, to, "", key, value, length, 0);
         if (r == -ENOSPC || r == -EDQUOT)
             return r;
