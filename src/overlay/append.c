@@ -60,7 +60,7 @@ static int open_present(SwOverlay *ov, SwHandle *handle, SwNode *parent, const c
 {
     g_autoptr(SwFile) dir = NULL;
     SwFound found;
-    if (sw_node_dir(ov, parent, &dir) < 0 || sw_look(ov, dir->fd, name, &found, NULL) < 0 || !S_ISREG(found.st.st_mode))
+    if (sw_node_dir(ov, parent, &dir) < 0 || sw_look_fresh(ov, dir->fd, name, &found) < 0 || !S_ISREG(found.st.st_mode))
         return 0; /* unlinked: the record goes where the handle's file is, as POSIX has it */
     if (sw_identity_is(&handle->id, &found))
         return 0;

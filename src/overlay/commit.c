@@ -244,7 +244,7 @@ static int publish_edit(SwStage *stage, const SwTarget *target, const SwFound *o
 static int edit_once(SwStage *stage, const SwTarget *target, const SwFound *seen)
 {
     SwFound now;
-    int r = sw_look(stage->overlay, target->dir->fd, target->name, &now, NULL);
+    int r = sw_look_fresh(stage->overlay, target->dir->fd, target->name, &now);
     if (r < 0)
         return r == -ENOENT ? -ESTALE : r;
     if (!sw_same_object(&now, seen))
@@ -264,7 +264,7 @@ static int commit_edit(SwStage *stage, const SwTarget *target, gboolean may_wait
     SwOverlay *ov = stage->overlay;
     for (guint tries = 0; tries < EDIT_TRIES; tries++) {
         SwFound now;
-        int r = sw_look(ov, target->dir->fd, target->name, &now, NULL);
+        int r = sw_look_fresh(ov, target->dir->fd, target->name, &now);
         if (r < 0)
             return r == -ENOENT ? -ESTALE : r;
         SwContentLease *lease;
@@ -286,6 +286,13 @@ static int commit_edit(SwStage *stage, const SwTarget *target, gboolean may_wait
     return -EBUSY;
 }
 
+/* NFS says ESTALE of a directory that another host removed, where C15 has ENOENT. */
+static gboolean is_gone(SwOverlay *ov, const SwTarget *target)
+{
+    struct stat st;
+    return ov->network && target->dir && ov->port->stat_fresh(ov->port, target->dir->fd, "", &st) == -ESTALE;
+}
+
 int sw_stage_commit(SwStage *stage, guint rename_flags, gboolean may_wait)
 {
     if (stage->state != SW_STAGE_OPEN || !stage->materialised)
@@ -301,6 +308,8 @@ int sw_stage_commit(SwStage *stage, guint rename_flags, gboolean may_wait)
                                          : publish(stage, &target, rename_flags);
     if (r == 0)
         committed(stage, &target);
+    if (r == -ESTALE && is_gone(stage->overlay, &target))
+        r = -ENOENT;
     sw_target_clear(stage, &target);
     if ((r == -ENOENT || r == -ESTALE) && stage->edit && stage->parent && sw_removal_of(stage->overlay, stage)) {
         sw_stage_lose_name(stage);

@@ -59,7 +59,7 @@ static int place_of(SwOverlay *ov, SwHandle *handle, SwFile **ret_dir, char **re
     ov->port->become(ov->port, &handle->cred);
     if (!sw_handle_name(ov, handle, &parent, &name))
         return -ENOENT;
-    int r = sw_node_dir(ov, parent, ret_dir);
+    int r = sw_node_dir_fresh(ov, parent, ret_dir);
     sw_node_unref(ov, parent);
     if (r == 0)
         *ret_name = g_steal_pointer(&name);

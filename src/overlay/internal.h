@@ -428,6 +428,8 @@ int sw_overlay_lookup_found(SwOverlay *ov, SwNode *parent, const char *name, gbo
 /* The object at a name, with claims taken for what they are: -ENOENT.  *ret_claim (may be NULL) tells. */
 int sw_look(SwOverlay *ov, int dirfd, const char *name, SwFound *ret_found,
             char **ret_claim_host) G_GNUC_WARN_UNUSED_RESULT;
+/* The same past the caches of a network file system: for what may not be older than this call. */
+int sw_look_fresh(SwOverlay *ov, int dirfd, const char *name, SwFound *ret_found) G_GNUC_WARN_UNUSED_RESULT;
 int sw_entry_of_stage(SwStage *stage, SwEntry *ret_entry) G_GNUC_WARN_UNUSED_RESULT;
 void sw_entry_count(SwOverlay *ov, SwEntry *entry);
 /* How long the kernel may believe them. */

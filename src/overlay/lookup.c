@@ -41,6 +41,13 @@ int sw_look(SwOverlay *ov, int dirfd, const char *name, SwFound *ret_found, char
     return -ENOENT;
 }
 
+int sw_look_fresh(SwOverlay *ov, int dirfd, const char *name, SwFound *ret_found)
+{
+    struct stat st;
+    int r = ov->network ? ov->port->stat_fresh(ov->port, dirfd, "", &st) : 0;
+    return r < 0 ? r : sw_look(ov, dirfd, name, ret_found, NULL);
+}
+
 int sw_entry_of_stage(SwStage *stage, SwEntry *ret_entry)
 {
     SwEntry entry = {.node = stage->node};

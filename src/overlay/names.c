@@ -10,6 +10,8 @@
 #include <linux/limits.h>
 #include <string.h>
 
+#define SENT_AGAIN_US (2 * G_USEC_PER_SEC)
+
 static int check_name(const char *name)
 {
     if (strlen(name) > NAME_MAX)
@@ -66,13 +68,30 @@ static int making_end(Making *m, int r, SwEntry *ret_entry)
     return r;
 }
 
+/*
+ * A call that took so long was sent again, and its answer may be about the directory that it made the first time (C13):
+ * one that is the caller's and has nothing in it.  Of a lock that is not believed, for it would have two owners; so a
+ * program has to try again.
+ */
+static gboolean was_made(const Making *m, gint64 begun)
+{
+    SwPort *port = m->ov->port;
+    struct stat st;
+    return m->ov->network && !m->lock && port->now_us(port) - begun > SENT_AGAIN_US &&
+           port->stat_fresh(port, m->dir->fd, m->name, &st) == 0 && S_ISDIR(st.st_mode) && st.st_nlink == 2 &&
+           st.st_uid == m->caller->cred.uid && st.st_mtim.tv_sec == st.st_ctim.tv_sec;
+}
+
 int sw_overlay_mkdir(SwOverlay *ov, const SwCaller *caller, SwNode *parent, const char *name, mode_t mode,
                      SwEntry *ret_entry)
 {
     Making m = {.ov = ov, .caller = caller, .parent = parent, .name = name};
     int r = making_begin(&m, SW_LOCK_DIR);
+    gint64 begun = ov->port->now_us(ov->port);
     if (r == 0)
         r = ov->port->mkdirat(ov->port, m.dir->fd, name, sw_masked(ov, caller, m.dir->fd, mode));
+    if (r == -EEXIST && was_made(&m, begun))
+        r = 0;
     return making_end(&m, r, ret_entry);
 }
 

@@ -18,6 +18,9 @@
 #include <string.h>
 
 #define STALE_TRIES 16
+/* A call that took so long was sent again, maybe to a server that had been restarted and knew nothing of the first
+ * time: then its errno is a question, not an answer (C13). */
+#define SENT_AGAIN_US (2 * G_USEC_PER_SEC)
 
 static void guards_init(SwPosix *posix)
 {
@@ -97,11 +100,30 @@ static int nfs_unlinkat(SwPort *port, int dirfd, const char *name, int flags)
 {
     SwPosix *posix = (SwPosix *)port;
     pthread_rwlock_t *guard = &posix->guards[guard_of(name)];
+    gint64 begun;
     int r;
 
     (void)pthread_rwlock_wrlock(guard);
+    begun = port->now_us(port);
     r = posix->raw.unlinkat(port, dirfd, name, flags);
+    /* The name was there when the caller looked, and is gone, as it should be. */
+    if (r == -ENOENT && port->now_us(port) - begun > SENT_AGAIN_US)
+        r = 0;
     (void)pthread_rwlock_unlock(guard);
+    return r;
+}
+
+static int nfs_linkat(SwPort *port, int olddir, const char *oldname, int newdir, const char *newname)
+{
+    SwPosix *posix = (SwPosix *)port;
+    gint64 begun = port->now_us(port);
+    int r = posix->raw.linkat(port, olddir, oldname, newdir, newname);
+    struct stat from, to;
+
+    if (r == -EEXIST && port->now_us(port) - begun > SENT_AGAIN_US &&
+        posix->raw.stat_fresh(port, olddir, oldname, &from) == 0 &&
+        posix->raw.stat_fresh(port, newdir, newname, &to) == 0 && from.st_ino == to.st_ino)
+        r = 0;
     return r;
 }
 
@@ -144,5 +166,6 @@ void sw_port_posix_suit(SwPort *port, int fd)
     port->setxattr = nfs_setxattr;
     port->removexattr = nfs_removexattr;
     port->unlinkat = nfs_unlinkat;
+    port->linkat = nfs_linkat;
     port->renameat = nfs_renameat;
 }

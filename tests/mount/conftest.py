@@ -159,7 +159,10 @@ def host(lab, source, options):
 @pytest.fixture
 def hosts(lab, source, options):
     """Two hosts over one source."""
-    return lab.host(source, "alpha", options), lab.host(source, "beta", options)
+    both = lab.host(source, "alpha", options, mount=False), lab.host(source, "beta", options, mount=False)
+    for host in both:
+        host.launch()
+    return tuple(host.await_mount() for host in both)
 
 
 @pytest.fixture

@@ -303,6 +303,9 @@ class Host:
 
     def mount(self, options=None, **named):
         self.launch(options, **named)
+        return self.await_mount()
+
+    def await_mount(self):
         deadline = time.monotonic() + 15 * SLOWNESS
         while not self.is_alive():
             assert self.daemon.poll() is None, "the daemon ended:\n" + self.log_text()

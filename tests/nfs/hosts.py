@@ -177,6 +177,14 @@ class VmLab(harness.Lab):
         assert not check or result.returncode == 0, "safewritectl %s: %s" % (" ".join(words), result.stderr)
         return result
 
+    def salvaged(self, source, name=None):
+        vm, contents = self.hosts[0].vm, []
+        for entry in self.salvage(source, name):
+            target = "/tmp/restored-%d" % time.monotonic_ns()
+            self.ctl("salvage", "restore", "--to", target, source, entry["entry"])
+            contents.append(vm.run(["cat", target], check=True, text=False).stdout)
+        return contents
+
     def leftovers(self):
         places = " ".join("/disk/%s/%s/.safewritefs/%s/*" % (self.export, os.path.basename(path), place)
                           for path in self.sources for place in ("hosts", "leases", "locks", "carriers"))

@@ -1,0 +1,47 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The fixtures and the supervisor of the mounted tests, with the rig's machines for hosts; each test on v4.2 and on v3.
+
+SW_NFS="vers=4.2;vers=3,squash" chooses other flavours (hosts.py has their words), SW_RIG a rig that is up already."""
+import importlib.util
+import os
+import shutil
+import sys
+import tempfile
+
+import pytest
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+FLAVOURS = (os.environ.get("SW_NFS") or "vers=4.2;vers=3").split(";")
+# A machine in software emulation is so much slower than this one.
+os.environ.setdefault("SW_SLOWNESS", "5")
+
+sys.path.insert(0, HERE)
+_spec = importlib.util.spec_from_file_location("mount_conftest", os.path.join(os.path.dirname(HERE), "mount", "conftest.py"))
+_module = importlib.util.module_from_spec(_spec)
+_spec.loader.exec_module(_module)
+globals().update({name: value for name, value in vars(_module).items() if not name.startswith("_")})
+
+
+@pytest.fixture(scope="session")
+def rig():
+    import hosts
+
+    if not shutil.which("qemu-system-x86_64"):
+        pytest.skip("qemu-system-x86_64 is not installed")
+    made = hosts.session()
+    yield made
+    made.end()
+
+
+@pytest.fixture(params=FLAVOURS)
+def lab(request, rig):
+    directory = tempfile.mkdtemp(prefix="sw-test-")
+    os.chmod(directory, 0o755)
+    lab = rig.lab("/sw", directory, request.param)
+    yield lab
+    lab.destroy()
+
+
+def pytest_collection_modifyitems(items):
+    """One flavour after the other."""
+    items.sort(key=lambda item: FLAVOURS.index(item.callspec.params["lab"]) if hasattr(item, "callspec") else -1)
