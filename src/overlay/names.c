@@ -70,16 +70,21 @@ static int making_end(Making *m, int r, SwEntry *ret_entry)
 
 /*
  * A call that took so long was sent again, and its answer may be about the directory that it made the first time (C13):
- * one that is the caller's and has nothing in it.  Of a lock that is not believed, for it would have two owners; so a
- * program has to try again.
+ * one that is the caller's and has nothing in it (a link: that reads the same).  Of a lock that is not believed, for it
+ * would have two owners; so a program has to try again.
  */
-static gboolean was_made(const Making *m, gint64 begun)
+static gboolean was_made(const Making *m, gint64 begun, const char *target)
 {
     SwPort *port = m->ov->port;
+    char text[PATH_MAX];
     struct stat st;
-    return m->ov->network && !m->lock && port->now_us(port) - begun > SENT_AGAIN_US &&
-           port->stat_fresh(port, m->dir->fd, m->name, &st) == 0 && S_ISDIR(st.st_mode) && st.st_nlink == 2 &&
-           st.st_uid == m->caller->cred.uid && st.st_mtim.tv_sec == st.st_ctim.tv_sec;
+    if (!m->ov->network || m->lock || port->now_us(port) - begun < SENT_AGAIN_US ||
+        port->stat_fresh(port, m->dir->fd, m->name, &st) < 0 || st.st_uid != m->caller->cred.uid)
+        return FALSE;
+    if (!target)
+        return S_ISDIR(st.st_mode) && st.st_nlink == 2 && st.st_mtim.tv_sec == st.st_ctim.tv_sec;
+    ssize_t n = port->readlinkat(port, m->dir->fd, m->name, text, sizeof text);
+    return n == (ssize_t)strlen(target) && memcmp(text, target, (gsize)n) == 0;
 }
 
 int sw_overlay_mkdir(SwOverlay *ov, const SwCaller *caller, SwNode *parent, const char *name, mode_t mode,
@@ -90,7 +95,7 @@ int sw_overlay_mkdir(SwOverlay *ov, const SwCaller *caller, SwNode *parent, cons
     gint64 begun = ov->port->now_us(ov->port);
     if (r == 0)
         r = ov->port->mkdirat(ov->port, m.dir->fd, name, sw_masked(ov, caller, m.dir->fd, mode));
-    if (r == -EEXIST && was_made(&m, begun))
+    if (r == -EEXIST && was_made(&m, begun, NULL))
         r = 0;
     return making_end(&m, r, ret_entry);
 }
@@ -112,8 +117,11 @@ int sw_overlay_symlink(SwOverlay *ov, const SwCaller *caller, const char *target
     Making m = {.ov = ov, .caller = caller, .parent = parent, .name = name};
     /* A link that reads like a claim would be taken for one by every host. */
     int r = sw_claim_parse(target, host) ? -EPERM : making_begin(&m, SW_LOCK_SYMLINK);
+    gint64 begun = ov->port->now_us(ov->port);
     if (r == 0)
         r = ov->port->symlinkat(ov->port, target, m.dir->fd, name);
+    if (r == -EEXIST && was_made(&m, begun, target))
+        r = 0;
     return making_end(&m, r, ret_entry);
 }
 
