@@ -64,7 +64,7 @@ static int open_present(SwOverlay *ov, SwHandle *handle, SwNode *parent, const c
         return 0; /* unlinked: the record goes where the handle's file is, as POSIX has it */
     if (sw_identity_is(&handle->id, &found))
         return 0;
-    int fd = ov->port->openat(ov->port, dir->fd, name, handle->flags & O_ACCMODE, 0);
+    int fd = ov->port->openat(ov->port, dir->fd, name, (handle->flags & O_ACCMODE) | sw_shared_flags(ov), 0);
     if (fd < 0)
         return fd;
     int r = ov->port->lookat(ov->port, fd, "", &found);

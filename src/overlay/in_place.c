@@ -72,6 +72,8 @@ static int open_current(SwOverlay *ov, const SwHandle *handle, int dirfd, const 
 {
     SwPort *port = ov->port;
     flags |= O_NONBLOCK;
+    if ((flags & O_ACCMODE) != O_RDONLY)
+        flags |= sw_shared_flags(ov);
     int fd = port->openat(port, dirfd, name, flags, mode);
     if (fd == -EACCES) {
         port->become(port, NULL);

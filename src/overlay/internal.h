@@ -21,6 +21,8 @@
 #include "locks.h"
 #include "overlay.h"
 
+#include <fcntl.h>
+
 /* An open descriptor with a reference count; closed with the last. */
 typedef struct {
     SwPort *port;
@@ -277,6 +279,16 @@ gboolean sw_node_is_fresh(SwOverlay *ov, const SwNode *node);
 /* What the kernel was told last; FALSE if nothing. */
 gboolean sw_node_recall_locked(const SwNode *node, struct stat *ret_st);
 void sw_node_forget_dir_locked(SwOverlay *ov, SwNode *dir);
+
+/*
+ * To open a file with that other hosts write at the same time, in other places.  An NFS client writes whole pages as it
+ * has them cached, and so takes back what others wrote there, unless each write goes to the server by itself
+ * (nfs_can_extend_write in fs/nfs/write.c).
+ */
+static inline int sw_shared_flags(const SwOverlay *ov)
+{
+    return ov->network ? O_DSYNC : 0;
+}
 
 /* ---- pending.c */
 /* A stage at the name that the caller may see, with a reference; NULL if none.  *ret_hot: there is or was one lately.

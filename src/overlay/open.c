@@ -220,7 +220,7 @@ static int open_in_place(SwOverlay *ov, Opening *opening, SwHandleKind kind, SwH
 {
     int cut = opening->early ? 0 : O_TRUNC;
     int flags = opening->flags & (O_ACCMODE | cut | (kind == SW_HANDLE_INPLACE ? O_APPEND : 0));
-    return open_version(ov, opening, kind, flags, ret_handle);
+    return open_version(ov, opening, kind, flags | sw_shared_flags(ov), ret_handle);
 }
 
 /* The base of a stage, opened for copying: the caller must be allowed to write it, the daemon to read it. */

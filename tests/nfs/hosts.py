@@ -228,7 +228,7 @@ class TestRig(machine.Rig):
             f.write("#!/bin/bash\nexec 9>/dev/null\n" + command.replace(" 1 {}", " 9 {}") + "\n")
         os.chmod(script, 0o755)
         subprocess.run(["sshfs", "-o", "ssh_command=%s,cache=no,entry_timeout=0,attr_timeout=0,negative_timeout=0" % script,
-                        "-o", "allow_other", "server:/disk/" + export, place], check=True)
+                        "-o", "allow_other,reconnect", "server:/disk/" + export, place], check=True)
         self.views.append(place)
 
     def leave(self):
