@@ -46,6 +46,7 @@ Sim *sim_new(guint64 seed)
     g_autofree char *base = base_dir();
 
     sim->world = (SimWorld){.now_us = G_TIME_SPAN_HOUR, .chance = seed * 2654435761u + 88172645463325252u};
+    sim->world.told = sim_told_new(&sim->world.now_us, &sim->world.aged_us);
     g_snprintf(sim->path, sizeof sim->path, "%s/sw-sim-XXXXXX", base);
     if (!mkdtemp(sim->path))
         g_error("%s: %s", sim->path, g_strerror(errno));
@@ -68,6 +69,7 @@ void sim_free(Sim *sim)
     (void)close(sim->source);
     (void)nftw(sim->path, remove_one, 16, FTW_DEPTH | FTW_PHYS);
     g_string_free(sim->complaints, TRUE);
+    sim_told_free(sim->world.told);
     g_free(sim);
 }
 

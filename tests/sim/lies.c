@@ -20,16 +20,19 @@ static Lies *of(SwPort *port)
     return *sim_port_layer(port);
 }
 
-static ino_t ino_of(int fd)
+static ino_t ino_of(SwPort *port, int fd)
 {
     struct stat st;
 
-    return fd >= 0 && fstat(fd, &st) == 0 ? st.st_ino : 0;
+    if (fd < 0 || fstat(fd, &st) < 0)
+        return 0;
+    sim_told_put(of(port)->world->told, &st);
+    return st.st_ino;
 }
 
 static SimRemembered *recall(SwPort *port, int dirfd, const char *name)
 {
-    return sim_stale_find(of(port)->stale, ino_of(dirfd), name, of(port)->world->now_us);
+    return sim_stale_find(of(port)->stale, ino_of(port, dirfd), name, of(port)->world->now_us);
 }
 
 static gboolean is_missing(SwPort *port, int dirfd, const char *name)
@@ -49,7 +52,7 @@ static gboolean is_taken(SwPort *port, int dirfd, const char *name)
 
 static void forget(SwPort *port, int dirfd, const char *name)
 {
-    sim_stale_forget(of(port)->stale, ino_of(dirfd), name);
+    sim_stale_forget(of(port)->stale, ino_of(port, dirfd), name);
 }
 
 static SimRemembered *keep(SwPort *port, int dirfd, const char *name, const SwFound *found)
@@ -57,7 +60,7 @@ static SimRemembered *keep(SwPort *port, int dirfd, const char *name, const SwFo
     Lies *lies = of(port);
     gint64 until_us = lies->world->now_us + (gint64)(sim_random(lies->world) % (guint64)lies->stale_us);
 
-    return sim_stale_remember(lies->stale, ino_of(dirfd), name, found, until_us);
+    return sim_stale_remember(lies->stale, ino_of(port, dirfd), name, found, until_us);
 }
 
 /* ---- looking */
@@ -100,7 +103,7 @@ static int lie_stat_fresh(SwPort *port, int dirfd, const char *name, struct stat
     if (*name)
         forget(port, dirfd, name);
     else
-        sim_stale_forget_inode(of(port)->stale, ino_of(dirfd));
+        sim_stale_forget_inode(of(port)->stale, ino_of(port, dirfd));
     return r;
 }
 
@@ -142,7 +145,7 @@ static int lie_openat(SwPort *port, int dirfd, const char *name, int flags, mode
         return -ENOENT;
     fd = of(port)->truth.openat(port, dirfd, name, flags, mode);
     if (fd >= 0 && !(flags & O_PATH)) /* close-to-open */
-        sim_stale_forget_inode(of(port)->stale, ino_of(fd));
+        sim_stale_forget_inode(of(port)->stale, ino_of(port, fd));
     return fd;
 }
 
@@ -202,20 +205,20 @@ static int lie_renameat(SwPort *port, int olddir, const char *oldname, int newdi
 
 static ssize_t lie_pwrite(SwPort *port, int fd, const void *buf, size_t size, off_t offset)
 {
-    sim_stale_forget_inode(of(port)->stale, ino_of(fd));
+    sim_stale_forget_inode(of(port)->stale, ino_of(port, fd));
     return of(port)->truth.pwrite(port, fd, buf, size, offset);
 }
 
 static int lie_ftruncate(SwPort *port, int fd, off_t size)
 {
-    sim_stale_forget_inode(of(port)->stale, ino_of(fd));
+    sim_stale_forget_inode(of(port)->stale, ino_of(port, fd));
     return of(port)->truth.ftruncate(port, fd, size);
 }
 
 static int lie_chmodat(SwPort *port, int dirfd, const char *name, mode_t mode)
 {
     if (!*name)
-        sim_stale_forget_inode(of(port)->stale, ino_of(dirfd));
+        sim_stale_forget_inode(of(port)->stale, ino_of(port, dirfd));
     forget(port, dirfd, name);
     return of(port)->truth.chmodat(port, dirfd, name, mode);
 }
@@ -223,7 +226,7 @@ static int lie_chmodat(SwPort *port, int dirfd, const char *name, mode_t mode)
 static int lie_utimensat(SwPort *port, int dirfd, const char *name, const struct timespec times[2])
 {
     if (!*name)
-        sim_stale_forget_inode(of(port)->stale, ino_of(dirfd));
+        sim_stale_forget_inode(of(port)->stale, ino_of(port, dirfd));
     forget(port, dirfd, name);
     return of(port)->truth.utimensat(port, dirfd, name, times);
 }

@@ -5,7 +5,7 @@
 #include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
-#include <time.h>
+#include <unistd.h>
 
 #define TRACE_LINES 48
 #define BOOT_ID_PATH "/proc/sys/kernel/random/boot_id"
@@ -204,6 +204,20 @@ static gssize refused(SwPort *port, const char *member, const char *name, guint 
     return 0;
 }
 
+/* To what is behind `dirfd`, or `name` in it, that happened, if the call has worked. */
+static gssize noted(SwPort *port, gssize result, int dirfd, const char *name, SimToldWhat what)
+{
+    if (result >= 0)
+        sim_told_note(of(port)->world->told, dirfd, name, what);
+    return result;
+}
+
+/* The same for a name that is new. */
+static gssize noted_name(SwPort *port, gssize result, int dirfd, const char *name, SimToldWhat what)
+{
+    return noted(port, noted(port, result, dirfd, name, what), dirfd, "", SIM_TOLD_WRITTEN);
+}
+
 /* The result of a call that was done. */
 static gssize done(SwPort *port, gssize result)
 {
@@ -269,12 +283,22 @@ static int sim_become(SwPort *port, const SwCred *cred)
     return of(port)->dead ? -EIO : 0;
 }
 
+static int open_there(SwPort *port, int dirfd, const char *name, int flags, mode_t mode)
+{
+    gboolean makes = (flags & O_CREAT) && faccessat(dirfd, name, F_OK, AT_SYMLINK_NOFOLLOW) < 0;
+    int fd = real(port)->openat(real(port), dirfd, name, flags, mode);
+
+    if (makes)
+        return (int)noted_name(port, fd, dirfd, name, SIM_TOLD_MADE);
+    return flags & O_TRUNC ? (int)noted(port, fd, fd, "", SIM_TOLD_WRITTEN) : fd;
+}
+
 static int sim_openat(SwPort *port, int dirfd, const char *name, int flags, mode_t mode)
 {
     int r = (int)refused(port, "openat", name, flags & O_CREAT ? MAY_FAIL | MAY_FILL : MAY_FAIL);
 
     if (r == 0)
-        r = done_open(port, real(port)->openat(real(port), dirfd, name, flags, mode));
+        r = done_open(port, open_there(port, dirfd, name, flags, mode));
     if (r >= 0 && strcmp(name, BOOT_ID_PATH) == 0)
         of(port)->boot_fd = r;
     return r;
@@ -349,25 +373,9 @@ static void tell_beat(SwPort *port, int fd, const char *rest)
 
 /* ---- attributes */
 
-static gint64 real_ns(clockid_t clock)
-{
-    struct timespec now = {0};
-
-    (void)clock_gettime(clock, &now);
-    return now.tv_sec * (gint64)1000000000 + now.tv_nsec;
-}
-
 void sim_age(SimWorld *world)
 {
-    world->aged_ns = real_ns(CLOCK_REALTIME);
-    while (real_ns(CLOCK_REALTIME_COARSE) <= world->aged_ns) /* by either the kernel may date what comes now */
-        g_usleep(1000);
-}
-
-static void age(const SimWorld *world, struct stat *st)
-{
-    if (world->aged_ns && st->st_ctim.tv_sec * (gint64)1000000000 + st->st_ctim.tv_nsec > world->aged_ns)
-        st->st_ctim.tv_sec += 3600;
+    world->aged_us += G_TIME_SPAN_HOUR;
 }
 
 static int sim_statat(SwPort *port, int dirfd, const char *name, struct stat *ret_st)
@@ -378,7 +386,7 @@ static int sim_statat(SwPort *port, int dirfd, const char *name, struct stat *re
         return (int)r;
     r = real(port)->statat(real(port), dirfd, name, ret_st);
     if (r == 0)
-        age(of(port)->world, ret_st);
+        sim_told_put(of(port)->world->told, ret_st);
     return (int)done(port, r);
 }
 
@@ -392,7 +400,7 @@ static int sim_stat_fresh(SwPort *port, int dirfd, const char *name, struct stat
         return (int)r;
     r = real(port)->stat_fresh(real(port), dirfd, name, ret_st);
     if (r == 0)
-        age(of(port)->world, ret_st);
+        sim_told_put(of(port)->world->told, ret_st);
     return (int)done(port, r);
 }
 
@@ -400,7 +408,14 @@ static int sim_lookat(SwPort *port, int dirfd, const char *name, SwFound *ret_fo
 {
     gssize r = refused(port, "lookat", name, MAY_FAIL);
 
-    return (int)(r ? r : done(port, real(port)->lookat(real(port), dirfd, name, ret_found)));
+    if (r)
+        return (int)r;
+    r = real(port)->lookat(real(port), dirfd, name, ret_found);
+    if (r == 0) {
+        sim_told_put(of(port)->world->told, &ret_found->st);
+        ret_found->tag = ret_found->st.st_ino; /* given only once */
+    }
+    return (int)done(port, r);
 }
 
 static int sim_chmodat(SwPort *port, int dirfd, const char *name, mode_t mode)
@@ -409,9 +424,9 @@ static int sim_chmodat(SwPort *port, int dirfd, const char *name, mode_t mode)
     gssize r = refused(port, "chmodat", name, MAY_FAIL);
 
     if (r == 0 && handle >= 0)
-        r = done(port, real(port)->chmodat(real(port), handle, "", mode));
+        r = done(port, noted(port, real(port)->chmodat(real(port), handle, "", mode), handle, "", SIM_TOLD_CHANGED));
     else if (r == 0)
-        r = done(port, real(port)->chmodat(real(port), dirfd, name, mode));
+        r = done(port, noted(port, real(port)->chmodat(real(port), dirfd, name, mode), dirfd, name, SIM_TOLD_CHANGED));
     return end_by_handle(port, handle, (int)r);
 }
 
@@ -421,10 +436,19 @@ static int sim_chownat(SwPort *port, int dirfd, const char *name, uid_t uid, gid
     gssize r = refused(port, "chownat", name, MAY_FAIL);
 
     if (r == 0 && handle >= 0)
-        r = done(port, real(port)->chownat(real(port), handle, "", uid, gid));
+        r = done(port,
+                 noted(port, real(port)->chownat(real(port), handle, "", uid, gid), handle, "", SIM_TOLD_CHANGED));
     else if (r == 0)
-        r = done(port, real(port)->chownat(real(port), dirfd, name, uid, gid));
+        r = done(port,
+                 noted(port, real(port)->chownat(real(port), dirfd, name, uid, gid), dirfd, name, SIM_TOLD_CHANGED));
     return end_by_handle(port, handle, (int)r);
+}
+
+static SimToldWhat dated(const struct timespec times[2])
+{
+    if (!times || times[1].tv_nsec == UTIME_NOW)
+        return SIM_TOLD_WRITTEN;
+    return times[1].tv_nsec == UTIME_OMIT ? SIM_TOLD_CHANGED : SIM_TOLD_DATED;
 }
 
 static int sim_utimensat(SwPort *port, int dirfd, const char *name, const struct timespec times[2])
@@ -437,9 +461,9 @@ static int sim_utimensat(SwPort *port, int dirfd, const char *name, const struct
         of(port)->kinds.beats++;
     }
     if (r == 0 && handle >= 0)
-        r = done(port, real(port)->utimensat(real(port), handle, "", times));
+        r = done(port, noted(port, real(port)->utimensat(real(port), handle, "", times), handle, "", dated(times)));
     else if (r == 0)
-        r = done(port, real(port)->utimensat(real(port), dirfd, name, times));
+        r = done(port, noted(port, real(port)->utimensat(real(port), dirfd, name, times), dirfd, name, dated(times)));
     return end_by_handle(port, handle, (int)r);
 }
 
@@ -462,14 +486,20 @@ static int sim_setxattr(SwPort *port, int dirfd, const char *name, const char *k
 {
     gssize r = refused(port, "setxattr", key, MAY_FAIL | MAY_FILL);
 
-    return (int)(r ? r : done(port, real(port)->setxattr(real(port), dirfd, name, key, value, size, flags)));
+    if (r == 0)
+        r = done(port, noted(port, real(port)->setxattr(real(port), dirfd, name, key, value, size, flags), dirfd, name,
+                             SIM_TOLD_CHANGED));
+    return (int)r;
 }
 
 static int sim_removexattr(SwPort *port, int dirfd, const char *name, const char *key)
 {
     gssize r = refused(port, "removexattr", key, MAY_FAIL);
 
-    return (int)(r ? r : done(port, real(port)->removexattr(real(port), dirfd, name, key)));
+    if (r == 0)
+        r = done(port,
+                 noted(port, real(port)->removexattr(real(port), dirfd, name, key), dirfd, name, SIM_TOLD_CHANGED));
+    return (int)r;
 }
 
 static int sim_accessat(SwPort *port, int dirfd, const char *name, int mode)
@@ -499,21 +529,30 @@ static int sim_mkdirat(SwPort *port, int dirfd, const char *name, mode_t mode)
 {
     gssize r = refused(port, "mkdirat", name, MAY_FAIL | MAY_FILL);
 
-    return (int)(r ? r : done(port, real(port)->mkdirat(real(port), dirfd, name, mode)));
+    if (r == 0)
+        r = done(port,
+                 noted_name(port, real(port)->mkdirat(real(port), dirfd, name, mode), dirfd, name, SIM_TOLD_MADE));
+    return (int)r;
 }
 
 static int sim_mknodat(SwPort *port, int dirfd, const char *name, mode_t mode, dev_t dev)
 {
     gssize r = refused(port, "mknodat", name, MAY_FAIL | MAY_FILL);
 
-    return (int)(r ? r : done(port, real(port)->mknodat(real(port), dirfd, name, mode, dev)));
+    if (r == 0)
+        r = done(port,
+                 noted_name(port, real(port)->mknodat(real(port), dirfd, name, mode, dev), dirfd, name, SIM_TOLD_MADE));
+    return (int)r;
 }
 
 static int sim_symlinkat(SwPort *port, const char *target, int dirfd, const char *name)
 {
     gssize r = refused(port, "symlinkat", name, MAY_FAIL | MAY_FILL);
 
-    return (int)(r ? r : done(port, real(port)->symlinkat(real(port), target, dirfd, name)));
+    if (r == 0)
+        r = done(port,
+                 noted_name(port, real(port)->symlinkat(real(port), target, dirfd, name), dirfd, name, SIM_TOLD_MADE));
+    return (int)r;
 }
 
 static ssize_t sim_readlinkat(SwPort *port, int dirfd, const char *name, char *buf, size_t size)
@@ -528,20 +567,25 @@ static int sim_linkat(SwPort *port, int olddir, const char *oldname, int newdir,
     int handle = by_handle(port, olddir, oldname);
     gssize r = refused(port, "linkat", newname, MAY_FAIL | MAY_FILL);
 
-    if (r == 0 && handle >= 0)
-        r = done(port, real(port)->linkat(real(port), handle, "", newdir, newname));
-    else if (r == 0)
-        r = done(port, real(port)->linkat(real(port), olddir, oldname, newdir, newname));
+    if (r == 0) {
+        r = handle >= 0 ? real(port)->linkat(real(port), handle, "", newdir, newname)
+                        : real(port)->linkat(real(port), olddir, oldname, newdir, newname);
+        r = done(port, noted_name(port, r, newdir, newname, SIM_TOLD_CHANGED));
+    }
     return end_by_handle(port, handle, (int)r);
 }
 
 static int sim_unlinkat(SwPort *port, int dirfd, const char *name, int flags)
 {
     gssize r = refused(port, flags ? "rmdirat" : "unlinkat", name, MAY_FAIL);
+    SimToldFile *file;
 
     if (r)
         return (int)r;
-    r = real(port)->unlinkat(real(port), dirfd, name, flags);
+    file = sim_told_find(of(port)->world->told, dirfd, name);
+    r = noted(port, real(port)->unlinkat(real(port), dirfd, name, flags), dirfd, "", SIM_TOLD_WRITTEN);
+    if (r == 0)
+        sim_told_lost_name(of(port)->world->told, file);
     if (r == 0 && flags && strcmp(name, "released") == 0)
         tell_fence(port, dirfd);
     return (int)done(port, r);
@@ -551,10 +595,15 @@ static int sim_renameat(SwPort *port, int olddir, const char *oldname, int newdi
 {
     g_autofree char *both = g_strdup_printf("%s, %s, %u", oldname, newname, flags);
     gssize r = refused(port, "renameat", both, MAY_FAIL | MAY_FILL);
+    SimToldFile *file;
 
     if (r)
         return (int)r;
+    file = sim_told_find(of(port)->world->told, newdir, newname);
     r = real(port)->renameat(real(port), olddir, oldname, newdir, newname, flags);
+    r = noted_name(port, noted(port, r, olddir, "", SIM_TOLD_WRITTEN), newdir, newname, SIM_TOLD_CHANGED);
+    if (r == 0)
+        sim_told_lost_name(of(port)->world->told, file);
     if (r == 0 && strcmp(oldname, "record.new") == 0) /* from here on others may look at it */
         tell_beat(port, olddir, "");
     return (int)done(port, r);
@@ -598,21 +647,29 @@ static ssize_t sim_pwrite(SwPort *port, int fd, const void *buf, size_t size, of
 {
     gssize r = refused(port, "pwrite", "", MAY_FAIL | MAY_FILL | MAY_SPLIT);
 
-    return r ? r : done(port, real(port)->pwrite(real(port), fd, buf, portion(port, size), offset));
+    if (r == 0)
+        r = done(port, noted(port, real(port)->pwrite(real(port), fd, buf, portion(port, size), offset), fd, "",
+                             SIM_TOLD_WRITTEN));
+    return r;
 }
 
 static int sim_ftruncate(SwPort *port, int fd, off_t size)
 {
     gssize r = refused(port, "ftruncate", "", MAY_FAIL | MAY_FILL);
 
-    return (int)(r ? r : done(port, real(port)->ftruncate(real(port), fd, size)));
+    if (r == 0)
+        r = done(port, noted(port, real(port)->ftruncate(real(port), fd, size), fd, "", SIM_TOLD_WRITTEN));
+    return (int)r;
 }
 
 static int sim_fallocate(SwPort *port, int fd, int mode, off_t offset, off_t length)
 {
     gssize r = refused(port, "fallocate", "", MAY_FAIL | MAY_FILL);
 
-    return (int)(r ? r : done(port, real(port)->fallocate(real(port), fd, mode, offset, length)));
+    if (r == 0)
+        r = done(port,
+                 noted(port, real(port)->fallocate(real(port), fd, mode, offset, length), fd, "", SIM_TOLD_WRITTEN));
+    return (int)r;
 }
 
 static off_t sim_lseek(SwPort *port, int fd, off_t offset, int whence)
@@ -636,7 +693,7 @@ static int sim_clone(SwPort *port, int from, int to)
 {
     gssize r = refused(port, "clone", "", MAY_FAIL | MAY_FILL);
 
-    return (int)(r ? r : done(port, real(port)->clone(real(port), from, to)));
+    return (int)(r ? r : done(port, noted(port, real(port)->clone(real(port), from, to), to, "", SIM_TOLD_WRITTEN)));
 }
 
 static ssize_t sim_copy_range(SwPort *port, int from, off_t from_offset, int to, off_t to_offset, size_t size)
@@ -645,7 +702,10 @@ static ssize_t sim_copy_range(SwPort *port, int from, off_t from_offset, int to,
 
     /* Halving a length that reaches far beyond the end would halve nothing. */
     size = portion(port, MIN(size, (size_t)64));
-    return r ? r : done(port, real(port)->copy_range(real(port), from, from_offset, to, to_offset, size));
+    if (r == 0)
+        r = done(port, noted(port, real(port)->copy_range(real(port), from, from_offset, to, to_offset, size), to, "",
+                             SIM_TOLD_WRITTEN));
+    return r;
 }
 
 static int sim_try_flock(SwPort *port, int fd)

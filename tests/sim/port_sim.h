@@ -13,6 +13,7 @@
 #include "../../src/port/port.h"
 #include "baton.h"
 #include "crowd.h"
+#include "told.h"
 
 typedef enum {
     SIM_NONE,
@@ -31,7 +32,8 @@ typedef struct {
     gint64 now_us;
     guint64 chance;  /* state of the random numbers */
     SimSched *sched; /* NULL: one host at a time */
-    gint64 aged_ns;  /* what changed since this time of the real clock did so an hour later; 0: nothing */
+    gint64 aged_us;  /* how far the source's clock is ahead */
+    SimTold *told;   /* owned by whoever made the world */
     guint odds;      /* once in so many calls another task goes on; 0: only where a plan says so */
 
     /*

@@ -235,13 +235,15 @@ static int leave_torn_append(SimRun *run, ino_t *ret_ino)
     off_t offset = (off_t)strlen(run->old);
     int fd = openat(run->sim->source, SIM_NAME, O_RDWR | O_CLOEXEC);
     g_autofree char *target = NULL, *link = NULL;
-    struct stat st;
+    struct stat st, told;
 
     if (fd < 0 || fstat(fd, &st) < 0 || pwrite(fd, LATE, strlen(LATE) / 2, offset) < 0)
         sim_complain(run->sim, "cannot prepare the torn append");
+    told = st;
+    sim_told_put(run->sim->world.told, &told);
     target = g_strdup_printf("%s 1 append %ld %zu %lu " SIM_NAME, sw_control_host_id(dead->control), (long)offset,
-                             strlen(LATE), (unsigned long)st.st_ino);
-    link = g_strdup_printf(".safewritefs/leases/%016lx", (unsigned long)st.st_ino);
+                             strlen(LATE), (unsigned long)told.st_ino);
+    link = g_strdup_printf(".safewritefs/leases/%016lx", (unsigned long)told.st_ino);
     if (symlinkat(target, run->sim->source, link) < 0)
         sim_complain(run->sim, "cannot prepare the lease");
     sim_port_kill(dead->port);
