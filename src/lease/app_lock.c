@@ -174,8 +174,11 @@ static int end_object(const Judged *judged, int dirfd, const char *name)
     SwPort *port = control->port;
     g_autofree char *taken = sw_control_unique(control, "lock-");
     struct stat st;
-    int r = port->statat(port, dirfd, name, &st);
+    /* What this host believes of the name may be older than the lock (F12). */
+    int r = port->stat_fresh(port, dirfd, "", &st);
 
+    if (r == 0)
+        r = port->statat(port, dirfd, name, &st);
     if (r < 0)
         return r == -ENOENT ? 0 : r;
     if (!is_that_lock(judged, dirfd, name, &st))

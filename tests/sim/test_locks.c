@@ -10,6 +10,7 @@
  */
 
 #include "disk.h"
+#include "lies.h"
 
 #include "../unit/unit.h"
 
@@ -246,12 +247,64 @@ static void all_faults(void **state)
         fail_msg("%s: %u of %u runs went wrong", scenario->name, n_bad, n);
 }
 
+/* ---- what a breaker's client remembers of the name is older than the lock (F12) */
+
+static void take(SimHost *host, SimProcess *p, const char *who)
+{
+    int r = sim_put(host, p, NAME, O_CREAT | O_EXCL, "7");
+
+    if (r < 0)
+        sim_complain(host->sim, "%s cannot get the lock: %d", who, r);
+}
+
+/* B believes that the name is missing, or that it is another lock of long ago. */
+static void break_unseen(Sim *sim, gboolean another)
+{
+    SimHost *a = sim_host_mounted(sim, 1), *b = sim_host_new(sim, 2), *c = sim_host_mounted(sim, 3);
+    SimProcess *p = sim_program(a), *q = sim_program(c);
+    g_autofree char *seen = NULL, *id = g_strdup(sw_control_host_id(a->control));
+
+    sim_lies_begin(b->port, &sim->world, G_TIME_SPAN_HOUR);
+    if (sim_host_mount(b) < 0)
+        sim_complain(sim, "B cannot mount");
+    if (another)
+        take(a, p, "A");
+    (void)sim_get(b, NAME, &seen);
+    if (another && sim_unlink(a, p, NAME) < 0)
+        sim_complain(sim, "A cannot release its first lock");
+    take(a, p, "A");
+    sim_port_kill(a->port);
+    if (sw_control_break_host(b->control, id) < 0)
+        sim_complain(sim, "B cannot break A");
+    take(c, q, "C");
+    sim_exit(a, p, SIGKILL);
+    sim_exit(c, q, SIGKILL);
+    sim_host_free(a);
+    sim_host_free(b);
+    sim_host_free(c);
+}
+
+static void unseen_locks(void **state)
+{
+    (void)state;
+    for (gboolean another = FALSE; another <= TRUE; another++) {
+        Sim *sim = sim_new(1);
+        g_autofree char *complaints = NULL;
+
+        break_unseen(sim, another);
+        complaints = g_strdup(sim->complaints->str);
+        sim_free(sim);
+        if (*complaints)
+            fail_msg("B %s:\n%s", another ? "remembers another lock" : "believes that there is none", complaints);
+    }
+}
+
 int main(void)
 {
-    struct CMUnitTest tests[G_N_ELEMENTS(scenarios)];
+    struct CMUnitTest tests[G_N_ELEMENTS(scenarios) + 1] = {[G_N_ELEMENTS(scenarios)] = cmocka_unit_test(unseen_locks)};
 
     for (guint i = 0; i < G_N_ELEMENTS(scenarios); i++)
         tests[i] = (struct CMUnitTest){
             .name = scenarios[i].name, .test_func = all_faults, .initial_state = (void *)&scenarios[i]};
-    return _cmocka_run_group_tests("locks", tests, G_N_ELEMENTS(scenarios), NULL, NULL);
+    return _cmocka_run_group_tests("locks", tests, G_N_ELEMENTS(tests), NULL, NULL);
 }
