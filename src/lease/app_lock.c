@@ -357,7 +357,7 @@ static int contend(SwControl *control, const char *name, char **ret_text)
     if (r == ABANDONED)
         r = break_record(control, by, name, text);
     else if (r == ABANDONED_BY_US) /* nobody here knows of it: a release that did not work, after the lock had gone */
-        r = drop_record(control, by, name);
+        r = sw_take_back(control, by, SW_IN_LOCKS, name, text);
     if (r == -ENOENT)
         r = 0;
     if (ret_text)
@@ -443,6 +443,8 @@ int sw_app_lock_begin(SwControl *control, const char *name, SwAppLock *lock)
         if (r == 0 && i + 1 == BEGIN_TRIES)
             r = -EEXIST;
     }
+    if (sw_is_unsure(r)) /* it may have been made */
+        sw_leave_behind(control, lock->epoch, SW_IN_LOCKS, key, lock->text);
     if (r < 0)
         sw_app_lock_clear(lock);
     return r;
@@ -467,6 +469,16 @@ int sw_app_lock_end(SwControl *control, const SwAppLock *lock)
     if (r < 0 && link_says(port, lock->epoch->released, name, lock->text))
         return 0;
     return r == -ENOENT ? -ESTALE : r;
+}
+
+void sw_app_lock_give_up(SwControl *control, const SwAppLock *lock)
+{
+    char key[KEY_SIZE];
+    int r = sw_app_lock_end(control, lock);
+
+    key_name(lock->key, key);
+    if (r < 0 && r != -ESTALE)
+        sw_leave_behind(control, lock->epoch, SW_IN_LOCKS, key, lock->text);
 }
 
 gboolean sw_app_lock_is_ours(SwControl *control, const SwAppLock *lock)

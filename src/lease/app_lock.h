@@ -38,6 +38,8 @@ void sw_app_lock_clear(SwAppLock *lock);
 int sw_app_lock_begin(SwControl *control, const char *name, SwAppLock *lock) G_GNUC_WARN_UNUSED_RESULT;
 /* The lock is gone, or no lock any more: releases the record. */
 int sw_app_lock_end(SwControl *control, const SwAppLock *lock);
+/* The same for who will not come back to it: a record that cannot be released now is tried again with each beat. */
+void sw_app_lock_give_up(SwControl *control, const SwAppLock *lock);
 /* The epoch whose locks are still this host's; NULL when it has been broken.  One look at a directory, for any number.
  */
 const SwEpoch *sw_app_locks_epoch(SwControl *control);

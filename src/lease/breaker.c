@@ -206,13 +206,13 @@ static char *entry_of(SwPlace place, const char *name)
     return g_strconcat(place == SW_IN_LEASES ? "" : "locks/", name, NULL);
 }
 
-static gboolean enter(SwControl *control, SwPlace place, const char *name)
+gboolean sw_breaking_enter(SwControl *control, SwPlace place, const char *name)
 {
     SW_HOLD(&control->lock);
     return g_hash_table_add(control->breaking, entry_of(place, name));
 }
 
-static void forget(SwControl *control, SwPlace place, const char *name)
+void sw_breaking_leave(SwControl *control, SwPlace place, const char *name)
 {
     g_autofree char *entry = entry_of(place, name);
     SW_HOLD(&control->lock);
@@ -224,92 +224,38 @@ int sw_breaking_begin(SwControl *control, const SwEpoch *by, SwPlace place, cons
     g_autofree char *mark = g_strconcat(name, SW_MARK, NULL);
     int r;
 
-    if (!enter(control, place, name))
+    if (!sw_breaking_enter(control, place, name))
         return -EAGAIN;
     r = make_mark(control, by, place, mark);
     if (r < 0)
-        forget(control, place, name);
+        sw_breaking_leave(control, place, name);
     return r;
 }
 
-/* A mark of ours that could not be taken away: as long as we live it binds everybody else. */
-typedef struct {
-    SwPlace place;
-    char *mark, *id;
-} LeftMark;
-
-static void left_mark_free(gpointer data)
+int sw_remove_mark(SwControl *control, const SwEpoch *by, SwPlace place, const char *name)
 {
-    LeftMark *left = data;
+    g_autofree char *mark = g_strconcat(name, SW_MARK, NULL);
 
-    g_free(left->mark);
-    g_free(left->id);
-    g_free(left);
-}
-
-static void leave_mark(SwControl *control, SwPlace place, const char *mark, const char *id)
-{
-    LeftMark *left = g_new(LeftMark, 1);
-
-    *left = (LeftMark){.place = place, .mark = g_strdup(mark), .id = g_strdup(id)};
-    SW_HOLD(&control->lock);
-    control->left_marks = g_slist_prepend(control->left_marks, left);
-}
-
-/* No other thread of this mount is at that name. */
-static void take_mark_away(SwControl *control, SwPlace place, const char *mark, const char *id)
-{
-    int r = remove_mark_of(control, place, mark, id);
-
-    if (r < 0 && r != -ENOENT)
-        leave_mark(control, place, mark, id);
-}
-
-static void retry_mark(SwControl *control, const LeftMark *left)
-{
-    g_autofree char *name = g_strndup(left->mark, strlen(left->mark) - strlen(SW_MARK));
-
-    if (!enter(control, left->place, name)) {
-        leave_mark(control, left->place, left->mark, left->id); /* a thread of ours is at it, perhaps under this mark */
-        return;
-    }
-    take_mark_away(control, left->place, left->mark, left->id);
-    forget(control, left->place, name);
-}
-
-void sw_breaking_retry(SwControl *control)
-{
-    GSList *marks;
-
-    sw_mutex_lock(&control->lock);
-    marks = g_steal_pointer(&control->left_marks);
-    sw_mutex_unlock(&control->lock);
-    for (GSList *at = marks; at; at = at->next)
-        retry_mark(control, at->data);
-    g_slist_free_full(marks, left_mark_free);
-}
-
-void sw_breaking_forget(SwControl *control)
-{
-    g_slist_free_full(g_steal_pointer(&control->left_marks), left_mark_free);
+    return remove_mark_of(control, place, mark, by->id);
 }
 
 void sw_breaking_end(SwControl *control, const SwEpoch *by, SwPlace place, const char *name)
 {
-    g_autofree char *mark = g_strconcat(name, SW_MARK, NULL);
+    int r = sw_remove_mark(control, by, place, name);
 
-    take_mark_away(control, place, mark, by->id);
-    forget(control, place, name);
+    if (r < 0 && r != -ENOENT)
+        sw_leave_behind(control, by, place, name, NULL);
+    sw_breaking_leave(control, place, name);
 }
 
 void sw_sweep_mark(SwControl *control, const SwEpoch *by, SwPlace place, const char *mark)
 {
     g_autofree char *name = g_strndup(mark, strlen(mark) - strlen(SW_MARK));
 
-    if (!enter(control, place, name))
+    if (!sw_breaking_enter(control, place, name))
         return;
     sw_ignore(drop_harmless(control, by, place, mark)); /* the next one comes by */
-    forget(control, place, name);
+    sw_breaking_leave(control, place, name);
 }
 
 /* ---- one lease [P14] */

@@ -59,6 +59,7 @@ struct SwContentLease {
     pthread_cond_t turn; /* signalled when it comes to the head; with leases->lock */
     char name[17];
     char *text;
+    char *doubtful; /* what the link may say instead, since the reply to an intent was lost; or NULL */
     SwEpoch *epoch; /* that it is held in */
 };
 
@@ -71,6 +72,7 @@ typedef struct {
     gint64 check_us; /* when to look next whether the holder lives */
     char *seen;      /* what the link said when last looked at */
     gboolean broken; /* somebody's hold had to be broken */
+    gboolean unsure; /* the link may be ours, and nobody could tell */
 } Wait;
 
 SwContentLeases *sw_content_leases_new(SwPort *port, SwControl *control, int source_fd)
@@ -247,6 +249,12 @@ static int check_holder(SwContentLease *lease, Wait *wait)
     return r == -EAGAIN || r == -ENOENT ? 0 : r;
 }
 
+static int cannot_tell(Wait *wait, int error)
+{
+    wait->unsure = TRUE;
+    return error;
+}
+
 /* The link stands.  1: it is ours, its reply had been lost; 0: try again. */
 static int meet_holder(SwContentLease *lease, Wait *wait)
 {
@@ -262,7 +270,7 @@ static int meet_holder(SwContentLease *lease, Wait *wait)
     if (r == -EINVAL || r == -EMSGSIZE)
         text = g_strdup("");
     else if (r < 0)
-        return r == -ENOENT ? 0 : r;
+        return r == -ENOENT ? 0 : cannot_tell(wait, r);
     /* A holder that changes lives. */
     if (g_strcmp0(text, wait->seen) != 0) {
         g_free(wait->seen);
@@ -300,7 +308,7 @@ static int compete(SwContentLease *lease, Wait *wait)
         if (r < 0 && r != -EEXIST && link_says(port, control->leases, lease->name, lease->text))
             return 0;
         if (r != -EEXIST)
-            return r;
+            return sw_is_unsure(r) ? cannot_tell(wait, r) : r;
         r = meet_holder(lease, wait);
         if (r == 1)
             return 0;
@@ -316,7 +324,18 @@ static void lease_free(SwContentLease *lease)
 {
     pthread_cond_destroy(&lease->turn);
     g_free(lease->text);
+    g_free(lease->doubtful);
     g_free(lease);
+}
+
+/* Nobody comes back to it: what stands there in the end is taken away with a beat. */
+static void leave_link(SwContentLease *lease)
+{
+    SwControl *control = lease->leases->control;
+
+    sw_leave_behind(control, lease->epoch, SW_IN_LEASES, lease->name, lease->text);
+    if (lease->doubtful)
+        sw_leave_behind(control, lease->epoch, SW_IN_LEASES, lease->name, lease->doubtful);
 }
 
 static SwContentLease *lease_new(SwContentLeases *leases, guint64 key, const SwLeaseText *intent)
@@ -344,6 +363,8 @@ int sw_content_lease_take(SwContentLeases *leases, guint64 key, const SwLeaseTex
     if (r == 0) {
         yield_to_rivals(lease);
         r = compete(lease, &wait);
+        if (r < 0 && wait.unsure)
+            leave_link(lease);
         if (r < 0)
             queue_leave(lease);
     }
@@ -374,11 +395,11 @@ int sw_content_lease_intend(SwContentLease *lease, const SwLeaseText *intent)
         if (r < 0)
             (void)port->unlinkat(port, released, fresh, 0);
     }
-    if (r < 0)
+    if (r < 0 && !sw_is_unsure(r))
         return r == -ENOENT ? -ESTALE : r;
-    g_free(lease->text);
-    lease->text = g_steal_pointer(&text);
-    return 0;
+    g_free(r < 0 ? lease->doubtful : lease->text);
+    *(r < 0 ? &lease->doubtful : &lease->text) = g_steal_pointer(&text);
+    return r;
 }
 
 int sw_content_lease_confirm(SwContentLease *lease)
@@ -414,6 +435,8 @@ int sw_content_lease_release(SwContentLease *lease)
 {
     int r = let_go(lease);
 
+    if (r < 0 && r != -ESTALE)
+        leave_link(lease);
     queue_leave(lease);
     lease_free(lease);
     return r;

@@ -157,6 +157,8 @@ void sw_control_close(SwControl *control)
         return;
     port = control->port;
     (void)port->become(port, NULL);
+    if (control->epoch)
+        sw_left_retry(control); /* what stays now is found to be of nobody */
     /* Whoever holds a lock that was made through us does so no more: others may go on. */
     if (control->epoch)
         sw_ignore(sw_leave(control, control->epoch, FALSE)); /* else the next mount here buries us */
@@ -173,7 +175,7 @@ void sw_control_close(SwControl *control)
     sw_fd_close(port, &control->hosts);
     sw_fd_close(port, &control->dir);
     sw_fd_close(port, &control->source);
-    sw_breaking_forget(control);
+    sw_left_forget(control);
     g_hash_table_unref(control->breaking);
     g_ptr_array_unref(control->warnings);
     sw_mutex_clear(&control->lock);

@@ -118,6 +118,9 @@ void sw_control_sweep(SwControl *control);
 /* Is that host's directory still there?  1, 0, or -errno.  A claim of a host that is gone binds nobody. */
 int sw_control_host_exists(SwControl *control, const char *host_id);
 
+/* Did a call to the source fail in a way that leaves it open whether it was done? */
+gboolean sw_is_unsure(int r);
+
 /*
  * Removes the claim at `name` in `dirfd` if its owner `host_id` is gone or `mine` says it is ours: renamed into our
  * own directory first (fenced), checked there, put back if it was another object.  0, -EEXIST (owner lives),

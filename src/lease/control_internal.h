@@ -11,6 +11,7 @@
  * predecessor.c    burying the dead: stages, stage directories, leases, record
  * last_append.c    what the append of a dead holder leaves
  * breaker.c        one breaker at a time: of a lease, of a host
+ * left.c           what we put up for others to see, and could not take away
  * salvage.c        entries: put, scan, trim
  * carrier.c        what stands for a file when it is locked
  */
@@ -83,7 +84,7 @@ struct SwControl {
     guint puts;           /* since the last trim */
     guint64 salvaged;     /* bytes found by the last trim, and put since */
     gint64 trimmed_us;    /* when that was */
-    GSList *left_marks;   /* of ours that could not be taken away yet (breaker.c) */
+    GSList *left;         /* of ours that could not be taken away yet (left.c) */
     GHashTable *breaking; /* names of what threads of this mount are breaking */
     GPtrArray *warnings;  /* that nobody has heard yet */
 };
@@ -209,10 +210,11 @@ int sw_host_counter(SwControl *control, int host, guint64 *ret_counter) G_GNUC_W
 /* Makes <name>.break ours until the end; -EAGAIN while it is another's. */
 int sw_breaking_begin(SwControl *control, const SwEpoch *by, SwPlace place, const char *name) G_GNUC_WARN_UNUSED_RESULT;
 void sw_breaking_end(SwControl *control, const SwEpoch *by, SwPlace place, const char *name);
-/* Tries again to take marks away for which sw_breaking_end failed; by the keeper, with each beat. */
-void sw_breaking_retry(SwControl *control);
-/* The mount ends: others find that the maker of what is left is gone. */
-void sw_breaking_forget(SwControl *control);
+/* What sw_breaking_end does; only between sw_breaking_enter and sw_breaking_leave. */
+int sw_remove_mark(SwControl *control, const SwEpoch *by, SwPlace place, const char *name) G_GNUC_WARN_UNUSED_RESULT;
+/* Keeps other threads of this mount from ending what has that name, with or without a mark.  FALSE: one is at it. */
+gboolean sw_breaking_enter(SwControl *control, SwPlace place, const char *name) G_GNUC_WARN_UNUSED_RESULT;
+void sw_breaking_leave(SwControl *control, SwPlace place, const char *name);
 /* Drops the mark of that name if whoever made it can do nothing any more. */
 void sw_sweep_mark(SwControl *control, const SwEpoch *by, SwPlace place, const char *mark);
 /* Ends the hold that `judged` tells of.  0; -ENOENT: something else stands there now; -EAGAIN: look again later. */
@@ -224,6 +226,21 @@ int sw_break_lease(SwControl *control, const SwEpoch *by, const char *name,
  * as well.
  */
 int sw_break_host(SwControl *control, const char *host_id, guint64 counter, gboolean alone) G_GNUC_WARN_UNUSED_RESULT;
+
+/* ---- left.c */
+
+/*
+ * A link of that name may stand there that says `text`, made in `epoch`, or with NULL its mark, and nobody will come
+ * back to take it away: sw_left_retry will.
+ */
+void sw_leave_behind(SwControl *control, const SwEpoch *epoch, SwPlace place, const char *name, const char *text);
+/* Takes it away, if it is still that one.  0: it stands there no more; -EAGAIN: another thread is at that name. */
+int sw_take_back(SwControl *control, const SwEpoch *epoch, SwPlace place, const char *name,
+                 const char *text) G_GNUC_WARN_UNUSED_RESULT;
+/* By the keeper, with each beat. */
+void sw_left_retry(SwControl *control);
+/* The mount ends: others find that the maker of what is left is gone. */
+void sw_left_forget(SwControl *control);
 
 /* ---- salvage.c */
 

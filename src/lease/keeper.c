@@ -425,7 +425,7 @@ gint64 sw_keeper_step(SwKeeper *keeper)
     }
     if (beat) {
         renew(keeper);
-        sw_breaking_retry(keeper->control);
+        sw_left_retry(keeper->control);
     }
     if (now_us >= keeper->list_due_us || (beat && !list_is_current(keeper))) {
         changed = read_list(keeper) == 0;

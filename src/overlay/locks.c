@@ -28,6 +28,7 @@ struct SwLock {
     char *name;
     SwCred cred; /* of who made it */
     SwAppLock disk;
+    gboolean doomed; /* nobody has it: it may have been made, and could not be removed yet */
     /* protected by SwLocks.lock */
     State state;
     SwOwner *owner; /* counted; NULL: nobody who could end */
@@ -144,9 +145,8 @@ static void forget(SwLocks *locks, SwLock *lock)
 {
     if (!begin_end(locks, lock))
         return;
-    /* A record that stays is found abandoned by the next who wants the name. */
     if (sw_app_lock_is_ours(locks->ov->control, &lock->disk))
-        sw_ignore(sw_app_lock_end(locks->ov->control, &lock->disk));
+        sw_app_lock_give_up(locks->ov->control, &lock->disk);
     drop(locks, lock);
 }
 
@@ -168,8 +168,9 @@ static int end_dead(SwLocks *locks, SwLock *lock)
         set_held(locks, lock); /* with the next tick again */
         return r;
     }
-    sw_note(ov, SW_NOTE_INFO, "%s: the lock of process %d, which ended, is released", lock->disk.says.path,
-            (int)lock->disk.says.pid);
+    if (!lock->doomed)
+        sw_note(ov, SW_NOTE_INFO, "%s: the lock of process %d, which ended, is released", lock->disk.says.path,
+                (int)lock->disk.says.pid);
     drop(locks, lock);
     return 0;
 }
@@ -222,6 +223,8 @@ static Verdict judge_in(SwLocks *locks, SwLock *lock, const SwEpoch *epoch)
 {
     if (lock->disk.epoch != epoch)
         return VERDICT_DATA; /* others have ended it: what stands there is not ours */
+    if (lock->doomed)
+        return VERDICT_DEAD;
     for (;;) {
         SwOwner *owner = owner_of(locks, lock);
         if (!owner)
@@ -357,21 +360,30 @@ int sw_lock_begin(SwOverlay *ov, const SwCaller *caller, SwNode *parent, const c
     return r == -ENOSPC && !*ret_lock && g_atomic_int_get(&locks->count) >= LOCKS_MAX ? 0 : r;
 }
 
+/* It may have been made, and the reply lost: then it goes to salvage, lest it bind for ever. */
+static void not_made(SwLocks *locks, SwLock *lock, int dirfd, int error)
+{
+    SwControl *control = locks->ov->control;
+    gboolean unsure = sw_is_unsure(error);
+    int r = unsure ? sw_app_lock_break(control, &lock->disk, dirfd, lock->name) : 0;
+    if (!unsure)
+        sw_app_lock_give_up(control, &lock->disk);
+    lock->doomed = r < 0 && r != -ENOENT && r != -ESTALE;
+    if (lock->doomed)
+        set_held(locks, lock); /* the next tick tries again */
+    else
+        drop(locks, lock);
+}
+
 int sw_lock_made(SwOverlay *ov, const SwCaller *caller, SwLock *lock, int dirfd, int result)
 {
     SwLocks *locks = ov->locks;
     if (!lock)
         return result;
-    if (result == 0) {
+    if (result == 0)
         set_held(locks, lock);
-    } else {
-        /* It may have been made, and the reply lost: then it goes to salvage, lest it bind for ever. */
-        gboolean unsure = result == -EIO || result == -ETIMEDOUT || result == -EINTR || result == -ESTALE;
-        int r = unsure ? sw_app_lock_break(ov->control, &lock->disk, dirfd, lock->name)
-                       : sw_app_lock_end(ov->control, &lock->disk);
-        sw_ignore(r); /* a record that stays is dropped by the next who wants the name */
-        drop(locks, lock);
-    }
+    else
+        not_made(locks, lock, dirfd, result);
     lock_unref(ov, lock);
     ov->port->become(ov->port, &caller->cred);
     return result;
@@ -545,8 +557,8 @@ static GPtrArray *all_doubtful(SwLocks *locks, const SwEpoch *epoch)
     g_hash_table_iter_init(&iter, locks->table);
     while (g_hash_table_iter_next(&iter, &key, NULL)) {
         SwLock *lock = key;
-        if (lock->state == LOCK_HELD &&
-            (!epoch || lock->disk.epoch != epoch || (lock->owner && sw_owner_may_have_ended(lock->owner))))
+        if (lock->state == LOCK_HELD && (!epoch || lock->disk.epoch != epoch || lock->doomed ||
+                                         (lock->owner && sw_owner_may_have_ended(lock->owner))))
             g_ptr_array_add(doubtful, lock_ref(lock));
     }
     return doubtful;

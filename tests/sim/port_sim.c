@@ -180,6 +180,10 @@ static gssize refused(SwPort *port, const char *member, const char *name, guint 
     sim->world->now_us++;
     g_byte_array_append(sim->mays, &(guint8){(guint8)may}, 1);
     remember(sim, member, name);
+    if (sim->struck && sim->plan.away) {
+        remember_result(sim, -sim->plan.error, " (away)");
+        return -sim->plan.error;
+    }
     gboolean planned = sim->calls == sim->plan.at || (sim->plan.again && sim->calls == sim->plan.again);
     fault = planned && harms(&sim->plan, may) ? sim->plan.fault : SIM_NONE;
     if (fault != SIM_NONE) {

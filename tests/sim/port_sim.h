@@ -88,6 +88,7 @@ typedef struct {
     guint64 again; /* PAUSE also before this later call; 0: not */
     SimFault then; /* after a PAUSE: how the call ends that was late, NONE, LOST or DIE_AFTER */
     int error;     /* for FAIL and LOST; calls that cannot end so are not harmed */
+    gboolean away; /* from there on all calls fail so: the server cannot be reached until the next plan */
 } SimPlan;
 
 /* `machine` tells boot ids apart: only hosts of one machine can see each other dead.  `processes` may be NULL. */
