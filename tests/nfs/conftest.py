@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The fixtures and the supervisor of the mounted tests, with the rig's machines for hosts; each test on v4.2 and on v3.
+"""The fixtures and the supervisor of the mounted tests, with the rig's machines for hosts, on v4.2.
 
 SW_NFS="vers=4.2;vers=3,squash" chooses other flavours (hosts.py has their words), SW_RIG a rig that is up already."""
 import importlib.util
@@ -11,7 +11,7 @@ import tempfile
 import pytest
 
 HERE = os.path.dirname(os.path.abspath(__file__))
-FLAVOURS = (os.environ.get("SW_NFS") or "vers=4.2;vers=3").split(";")
+FLAVOURS = (os.environ.get("SW_NFS") or "vers=4.2").split(";")
 # A machine in software emulation is so much slower than this one.
 os.environ.setdefault("SW_SLOWNESS", "5")
 
