@@ -181,7 +181,11 @@ static int set_up(Daemon *d, char **why)
     if (r < 0)
         return r;
     sw_control_on_warning(d->control, warn, NULL);
-    d->overlay = sw_overlay_new(d->port, d->control, &d->options.config, d->source_fd, note, NULL);
+    r = sw_overlay_new(d->port, d->control, &d->options.config, d->source_fd, note, NULL, &d->overlay);
+    if (r < 0) {
+        *why = g_strdup_printf("cannot look at the source %s: %s", d->options.source, g_strerror(-r));
+        return r;
+    }
     SwKeeperEvents events = {.happened = happened, .data = d};
     d->keeper = sw_keeper_new(d->port, d->control, d->options.config.lease_us, &events);
     d->keeping = sw_keeping_start(d->port, d->keeper);

@@ -73,24 +73,28 @@ static gboolean can_clone(SwOverlay *ov)
     return can;
 }
 
-static void make_root(SwOverlay *ov)
+/* Without the identity of the top nothing is right: locks there would have records that no other host looks for. */
+static int make_root(SwOverlay *ov)
 {
     SwFound found;
     sw_mutex_lock(&ov->lock);
     ov->root = sw_node_new_locked(ov, S_IFDIR);
     sw_mutex_unlock(&ov->lock);
     int fd = ov->port->openat(ov->port, ov->source_fd, ".", O_PATH | O_DIRECTORY, 0);
-    if (fd >= 0)
-        ov->root->dir = sw_file_new(ov->port, fd);
-    if (fd < 0 || ov->port->lookat(ov->port, fd, "", &found) < 0)
-        return;
+    if (fd < 0)
+        return fd;
+    ov->root->dir = sw_file_new(ov->port, fd);
+    int r = ov->port->lookat(ov->port, fd, "", &found);
+    if (r < 0)
+        return r;
     sw_mutex_lock(&ov->lock);
     sw_node_list_locked(ov, ov->root, &found);
     sw_mutex_unlock(&ov->lock);
+    return 0;
 }
 
-SwOverlay *sw_overlay_new(SwPort *port, SwControl *control, const SwConfig *config, int source_fd, SwNoteFunc note,
-                          gpointer note_data)
+int sw_overlay_new(SwPort *port, SwControl *control, const SwConfig *config, int source_fd, SwNoteFunc note,
+                   gpointer note_data, SwOverlay **ret_overlay)
 {
     SwOverlay *ov = g_new0(SwOverlay, 1);
     guint64 type = 0;
@@ -104,12 +108,18 @@ SwOverlay *sw_overlay_new(SwPort *port, SwControl *control, const SwConfig *conf
     ov->strays = g_hash_table_new(NULL, NULL);
     ov->pending = g_hash_table_new(pending_hash, pending_equal);
     ov->leases = sw_content_leases_new(port, control, source_fd);
-    ov->network = port->fs_type(port, source_fd, &type) == 0 && is_network(type);
-    ov->clones = can_clone(ov);
-    make_root(ov);
     ov->locks = sw_locks_new(ov);
     ov->file_locks = sw_file_locks_new(ov);
-    return ov;
+    int r = port->fs_type(port, source_fd, &type);
+    ov->network = is_network(type);
+    ov->clones = can_clone(ov);
+    int rooted = make_root(ov);
+    r = r < 0 ? r : rooted;
+    if (r < 0)
+        sw_overlay_free(ov);
+    else
+        *ret_overlay = ov;
+    return r;
 }
 
 void sw_overlay_set_device(SwOverlay *ov, dev_t dev)

@@ -54,9 +54,9 @@ typedef void (*SwNoteFunc)(gpointer data, SwNoteLevel level, const char *text);
 
 /* ---- lifetime */
 
-/* `source_fd` is kept open by the caller, `control` outlives the overlay. */
-SwOverlay *sw_overlay_new(SwPort *port, SwControl *control, const SwConfig *config, int source_fd, SwNoteFunc note,
-                          gpointer note_data);
+/* `source_fd` is kept open by the caller, `control` outlives the overlay.  -errno: the source cannot be looked at. */
+int sw_overlay_new(SwPort *port, SwControl *control, const SwConfig *config, int source_fd, SwNoteFunc note,
+                   gpointer note_data, SwOverlay **ret_overlay) G_GNUC_WARN_UNUSED_RESULT;
 /* The st_dev under which programs see the mount; the close verdict looks for it in /proc. */
 void sw_overlay_set_device(SwOverlay *overlay, dev_t dev);
 /* The largest WRITE the kernel sends: a longer record arrives in pieces (C11). */

@@ -133,9 +133,10 @@ int sim_host_mount(SimHost *host)
             sim_complain(host->sim, "a mount failed with %d without a reason", r);
         return r;
     }
-    host->overlay = sw_overlay_new(host->port, host->control, &host->config, host->sim->source, note, host);
-    sw_overlay_set_device(host->overlay, DEVICE);
-    return 0;
+    r = sw_overlay_new(host->port, host->control, &host->config, host->sim->source, note, host, &host->overlay);
+    if (r == 0)
+        sw_overlay_set_device(host->overlay, DEVICE);
+    return r;
 }
 
 SimHost *sim_host_mounted(Sim *sim, guint machine)
