@@ -57,6 +57,13 @@ gboolean world_is_unfenced(const World *world, const char *id)
     return world_has(world, path);
 }
 
+gboolean world_is_fenced(const World *world, const char *id)
+{
+    g_autofree char *path = g_build_filename(".safewritefs/hosts", id, "stage", NULL);
+
+    return !world_has(world, path);
+}
+
 gboolean world_has(const World *world, const char *name)
 {
     struct stat st;
@@ -109,6 +116,33 @@ static void saw_fence(gpointer data, SwPort *by, const char *host_id)
     took_us = now_of(world) - epoch->died_us;
     world->slowest_us = MAX(world->slowest_us, took_us);
     g_array_append_val(world->breaks, took_us);
+}
+
+/* Does the record of that lock name a life of the member's? */
+static gboolean is_recorded(const World *world, const Member *m, const char *name)
+{
+    g_autofree char *prefix = g_strdup_printf("host%u.", m->number), *path = NULL, *text = NULL;
+    struct stat st;
+
+    if (fstat(world->sim->source, &st) < 0)
+        return FALSE;
+    sim_told_put(world->sim->world.told, &st);
+    path = g_strdup_printf("%s/.safewritefs/locks/%016" G_GINT64_MODIFIER "x", world->sim->path,
+                           sw_lock_key(st.st_ino, name));
+    text = g_file_read_link(path, NULL);
+    return text && g_str_has_prefix(text, prefix);
+}
+
+/* The call for a lock was under way when its host was buried: then it is made without a record, and is data to
+ * everybody until somebody removes it (docs/semantics.md, C20). */
+static void saw_made(gpointer data, SwPort *by, const char *name, gint64 took_us)
+{
+    World *world = data;
+    guint number = member_of(world, by);
+
+    if (g_str_has_suffix(name, ".lock") && took_us > TTL / 2 && number < world->n &&
+        !is_recorded(world, &world->members[number], name))
+        g_hash_table_add(world->late, g_strdup(name));
 }
 
 static void know(Member *m, const char *id)
@@ -269,9 +303,11 @@ World *world_new(guint64 seed, guint n, gint64 stale_us)
     world->epochs = g_hash_table_new_full(g_str_hash, g_str_equal, g_free, g_free);
     world->owners = g_hash_table_new_full(g_str_hash, g_str_equal, g_free, g_free);
     world->failed = g_hash_table_new_full(g_str_hash, g_str_equal, g_free, NULL);
+    world->late = g_hash_table_new_full(g_str_hash, g_str_equal, g_free, NULL);
     world->breaks = g_array_new(FALSE, FALSE, sizeof(gint64));
     world->sim->world.saw_beat = saw_beat;
     world->sim->world.saw_fence = saw_fence;
+    world->sim->world.saw_made = saw_made;
     world->sim->world.saw_data = world;
     return world;
 }
@@ -298,6 +334,7 @@ void world_free(World *world)
     g_hash_table_unref(world->epochs);
     g_hash_table_unref(world->owners);
     g_hash_table_unref(world->failed);
+    g_hash_table_unref(world->late);
     g_array_unref(world->breaks);
     g_free(world->members);
     sim_free(world->sim);

@@ -37,6 +37,7 @@ struct World {
     GHashTable *epochs; /* id -> Epoch, owned */
     GHashTable *owners; /* what -> id, owned */
     GHashTable *failed; /* texts whose close failed, owned */
+    GHashTable *late;   /* names of locks that were made when their hosts had been buried, owned */
     guint serial, deaths, fenced, rejoined, committed, refused, reads;
     gint64 slowest_us; /* from a death to the fence */
     GArray *breaks;    /* of gint64: each of these */
@@ -53,6 +54,8 @@ gint64 chance(World *world, gint64 from, gint64 to);
 void world_rest(World *world, gint64 us);
 /* Has nobody taken away what that epoch needs to publish and release anything? */
 gboolean world_is_unfenced(const World *world, const char *id);
+/* Have its stages gone as well, which go last?  In between, one may still be committed: nobody has its locks yet. */
+gboolean world_is_fenced(const World *world, const char *id);
 gboolean world_has(const World *world, const char *name);
 /* With the periodic work of its overlay. */
 void member_rest(Member *m, gint64 us);

@@ -299,10 +299,16 @@ static int open_there(SwPort *port, int dirfd, const char *name, int flags, mode
 
 static int sim_openat(SwPort *port, int dirfd, const char *name, int flags, mode_t mode)
 {
+    const SimWorld *world = of(port)->world;
+    gint64 began_us = world->now_us;
     int r = (int)refused(port, "openat", name, flags & O_CREAT ? MAY_FAIL | MAY_FILL : MAY_FAIL);
 
-    if (r == 0)
-        r = done_open(port, open_there(port, dirfd, name, flags, mode));
+    if (r == 0) {
+        r = open_there(port, dirfd, name, flags, mode);
+        if (r >= 0 && (flags & O_EXCL) && world->saw_made)
+            world->saw_made(world->saw_data, port, name, world->now_us - began_us);
+        r = done_open(port, r);
+    }
     if (r >= 0 && strcmp(name, BOOT_ID_PATH) == 0)
         of(port)->boot_fd = r;
     return r;

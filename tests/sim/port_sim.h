@@ -46,6 +46,8 @@ typedef struct {
     /* What the server did: `released` of the host was removed by `by`, or its record's times set.  May be NULL. */
     void (*saw_fence)(gpointer data, SwPort *by, const char *host_id);
     void (*saw_beat)(gpointer data, const char *host_id);
+    /* A file was made exclusively, so long after the call for it had been begun. */
+    void (*saw_made)(gpointer data, SwPort *by, const char *name, gint64 took_us);
     gpointer saw_data;
 } SimWorld;
 

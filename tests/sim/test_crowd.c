@@ -168,7 +168,7 @@ static void rewrite(Member *m, int flags)
             owns(m, name, id);
         r = (int)sim_write(m->host, p, fd, text);
         member_rest(m, chance(world, 0, 4) ? 0 : chance(world, 0, 40 * S));
-        was_fenced = r >= 0 && !world_is_unfenced(world, id);
+        was_fenced = r >= 0 && world_is_fenced(world, id);
         r = r < 0 ? r : sim_close(m->host, p, fd);
         judge_write(m, text, r, was_fenced, mishaps);
     }
@@ -277,8 +277,11 @@ static void check_free(World *world)
     }
     for (guint i = 1; i <= LOCKS; i++) {
         g_autofree char *name = g_strdup_printf("l%u.lock", i);
-        int r = sim_put(m->host, p, name, O_CREAT | O_EXCL, "7");
+        int r;
 
+        if (g_hash_table_contains(world->late, name))
+            (void)sim_unlink(m->host, p, name); /* if it is there still, anybody may */
+        r = sim_put(m->host, p, name, O_CREAT | O_EXCL, "7");
         if (r < 0 || sim_unlink(m->host, p, name) < 0)
             sim_complain(world->sim, "%s is not free: %d", name, r);
     }
