@@ -47,6 +47,8 @@ static const SwOptionSpec table[] = {
     CHOICE("fsync", fsync, "stage|publish", "fsync(2) makes durable, or visible too"),
     CHOICE("on-kill", on_kill, "salvage|commit", "where the bytes of a killed writer go"),
     CHOICE("commit-sync", commit_sync, "auto|always|never", "write to disk before each commit"),
+    CHOICE("keep", keep, "auto|always|never", "keep old versions for those who still read them"),
+    TIME("keep-old", keep_old_us, SECOND, DAY, "how long old versions are kept"),
     {.name = "conf", .kind = SW_OPTION_CONF, .help = "configuration file; empty for none"},
     PLAIN(RO, "ro"),
     PLAIN(RW, "rw"),

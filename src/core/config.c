@@ -23,6 +23,8 @@ void sw_config_init(SwConfig *config)
         .fsync = SW_FSYNC_STAGE,
         .on_kill = SW_ON_KILL_SALVAGE,
         .commit_sync = SW_SYNC_AUTO,
+        .keep = SW_KEEP_AUTO,
+        .keep_old_us = 60 * SECOND,
     };
     sw_policy_init(&config->policy);
 }
@@ -42,6 +44,7 @@ static char *time_complaint(const SwConfig *config)
         {"append-interval", config->append_interval_us, SECOND / 100, HOUR},
         {"attr-cache", config->attr_cache_us, 0, HOUR},
         {"lease", config->lease_us, 2 * SECOND, DAY},
+        {"keep-old", config->keep_old_us, SECOND, DAY},
         {"salvage-age", config->salvage_age_us, SECOND, 36500 * DAY},
     };
 
@@ -69,5 +72,7 @@ char *sw_config_complaint(const SwConfig *config)
     if (config->commit_sync != SW_SYNC_AUTO && config->commit_sync != SW_SYNC_ALWAYS &&
         config->commit_sync != SW_SYNC_NEVER)
         return g_strdup("commit-sync must be \"auto\", \"always\" or \"never\".");
+    if (config->keep != SW_KEEP_AUTO && config->keep != SW_KEEP_ALWAYS && config->keep != SW_KEEP_NEVER)
+        return g_strdup("keep must be \"auto\", \"always\" or \"never\".");
     return NULL;
 }

@@ -14,6 +14,7 @@
 typedef enum { SW_FSYNC_STAGE, SW_FSYNC_PUBLISH } SwFsyncMode;   /* C7 */
 typedef enum { SW_ON_KILL_SALVAGE, SW_ON_KILL_COMMIT } SwOnKill; /* C4 */
 typedef enum { SW_SYNC_AUTO, SW_SYNC_ALWAYS, SW_SYNC_NEVER } SwCommitSync;
+typedef enum { SW_KEEP_AUTO, SW_KEEP_ALWAYS, SW_KEEP_NEVER } SwKeep;
 
 typedef struct {
     SwPolicy policy;           /* through=, stream=, private=, locks= (C16, C18, C25) */
@@ -27,7 +28,10 @@ typedef struct {
     SwOnKill on_kill;          /* on-kill=salvage|commit */
     SwCommitSync commit_sync;  /* commit-sync=auto|always|never: fsync each stage before its rename; auto: on network
                                   file systems */
-    gboolean read_only;        /* ro */
+    SwKeep keep;        /* keep=auto|always|never: keep old versions for those who still read them; auto: where the
+                           server does not (NFSv3) */
+    gint64 keep_old_us; /* keep-old=, default 60 s: for how long (C1) */
+    gboolean read_only; /* ro */
 } SwConfig;
 
 /* Fills in the defaults. */

@@ -7,6 +7,7 @@
 #include "control_internal.h"
 
 #include "app_lock.h"
+#include "old.h"
 #include "salvage.h"
 
 #include <errno.h>
@@ -93,6 +94,8 @@ static SwControl *control_new(SwPort *port, const char *source_path, const SwCon
     control->source = control->dir = control->hosts = control->leases = control->locks = control->carriers =
         control->salvage = -1;
     control->copy_max = config->edit_copy_max;
+    control->keep_old_us = sw_old_wanted(port, config) ? config->keep_old_us : 0;
+    g_queue_init(&control->kept);
     control->breaking = g_hash_table_new_full(g_str_hash, g_str_equal, g_free, NULL);
     control->warnings = g_ptr_array_new_with_free_func(g_free);
     sw_read_machine_text(port, "/proc/sys/kernel/random/boot_id", control->boot_id, sizeof control->boot_id);
@@ -175,6 +178,7 @@ void sw_control_close(SwControl *control)
     sw_fd_close(port, &control->hosts);
     sw_fd_close(port, &control->dir);
     sw_fd_close(port, &control->source);
+    sw_old_forget(control);
     sw_left_forget(control);
     g_hash_table_unref(control->breaking);
     g_ptr_array_unref(control->warnings);

@@ -14,6 +14,7 @@
  * left.c           what we put up for others to see, and could not take away
  * salvage.c        entries: put, scan, trim
  * carrier.c        what stands for a file when it is locked
+ * old.c            what was replaced or removed, and is still read
  */
 
 #include "../core/base.h"
@@ -42,6 +43,7 @@ struct SwEpoch {
     int record;   /* hosts/<id>/record, flocked */
     int released; /* hosts/<id>/released: what is taken away from others' reach comes here first */
     int stages[SW_STAGE_DIRS];
+    int old;        /* hosts/<id>/old: versions kept for those who still read them; -1 where that is not done */
     SwEpoch *older; /* the one before, or NULL */
 };
 
@@ -57,7 +59,8 @@ struct SwControl {
     guint64 salvage_max;
     gint64 salvage_age_us;
     int dir, hosts, leases, locks, carriers, salvage;
-    guint64 copy_max; /* bytes; what is larger is copied only where blocks can be shared */
+    guint64 copy_max;   /* bytes; what is larger is copied only where blocks can be shared */
+    gint64 keep_old_us; /* 0: old versions are not kept */
 
     /* set before other threads know of the control */
     void (*want)(gpointer data, const char *host_id);
@@ -87,6 +90,7 @@ struct SwControl {
     GSList *left;         /* of ours that could not be taken away yet (left.c) */
     GHashTable *breaking; /* names of what threads of this mount are breaking */
     GPtrArray *warnings;  /* that nobody has heard yet */
+    GQueue kept;          /* of old.c, those that will be dropped first come first */
 };
 
 static inline void sw_fd_close(SwPort *port, int *fd)

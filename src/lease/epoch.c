@@ -6,7 +6,7 @@
  *   hosts/<id>              mkdir, exclusive: the epoch is ours            [P4]
  *   record.new              made, flocked, written                         [P5]
  *   record                  renamed: never seen unlocked or half
- *   released, stage/<w>     made; a host without them has been buried      [P6]
+ *   released, stage/<w>, old  made; a host without them has been buried      [P6]
  *   record's mtime          the heartbeat: a counter, not a time           [P18]
  *
  * When others have taken us for dead, `released` is gone, and a new epoch is claimed [P22].  The old one's descriptors
@@ -122,6 +122,8 @@ static int make_stage_dirs(SwControl *control, SwEpoch *epoch)
         r = make_dir(port, stage, name, control->root ? 01777 : 0700, &epoch->stages[i]);
     }
     sw_fd_close(port, &stage);
+    if (r == 0 && control->keep_old_us)
+        r = make_dir(port, epoch->own, "old", control->root ? 01777 : 0700, &epoch->old);
     return r;
 }
 
@@ -129,7 +131,7 @@ static SwEpoch *epoch_new(void)
 {
     SwEpoch *epoch = g_new0(SwEpoch, 1);
 
-    epoch->own = epoch->record = epoch->released = -1;
+    epoch->own = epoch->record = epoch->released = epoch->old = -1;
     for (guint i = 0; i < SW_STAGE_DIRS; i++)
         epoch->stages[i] = -1;
     return epoch;
@@ -141,6 +143,7 @@ void sw_epoch_free(SwControl *control, SwEpoch *epoch)
 
     for (guint i = 0; i < SW_STAGE_DIRS; i++)
         sw_fd_close(port, &epoch->stages[i]);
+    sw_fd_close(port, &epoch->old);
     sw_fd_close(port, &epoch->released);
     sw_fd_close(port, &epoch->record);
     sw_fd_close(port, &epoch->own);

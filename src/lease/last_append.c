@@ -17,6 +17,7 @@
 
 #include "../port/replace.h"
 #include "control_internal.h"
+#include "old.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -245,6 +246,33 @@ static int rename_copy(Ending *e, guint flags)
     return r;
 }
 
+/* The exchange has put it where the copy was. */
+static void drop_replaced(Ending *e)
+{
+    SwControl *control = e->control;
+    SwOld old;
+
+    if (sw_control_keeps_old(control) && sw_old_take(control, e->stage, e->copy_name, &old) == 0)
+        sw_old_drop_later(control, &old);
+    else
+        (void)control->port->unlinkat(control->port, e->stage, e->copy_name, 0);
+}
+
+/* Where there is no exchange: whoever reads the file goes on with it (C1). */
+static int rename_copy_over(Ending *e)
+{
+    SwControl *control = e->control;
+    SwOld old;
+    gboolean kept = sw_control_keeps_old(control) && sw_old_link(control, e->dir, e->name, NULL, &old) == 0;
+    int r = rename_copy(e, 0);
+
+    if (kept && r == 0)
+        sw_old_drop_later(control, &old);
+    else if (kept)
+        sw_old_drop(control, &old);
+    return r;
+}
+
 /* Rewriters take no lease (C9): if a version of one slipped in before the exchange, it goes back. */
 static int look_what_came_out(Ending *e, const SwFound *copy)
 {
@@ -255,7 +283,7 @@ static int look_what_came_out(Ending *e, const SwFound *copy)
     if (r == 0 && !sw_same_object(&out, &e->found))
         r = sw_give_back(port, e->stage, e->copy_name, e->dir, e->name, copy, &out);
     if (r == 0)
-        (void)port->unlinkat(port, e->stage, e->copy_name, 0);
+        drop_replaced(e);
     g_clear_pointer(&e->copy_name, g_free); /* what could not be told is left, and goes to salvage with the stage */
     return 0;
 }
@@ -277,7 +305,7 @@ static int swap(Ending *e)
     r = rename_copy(e, RENAME_EXCHANGE);
     if (r == -EINVAL || r == -ENOSYS || r == -EOPNOTSUPP) {
         exchanged = FALSE;
-        r = rename_copy(e, 0);
+        r = rename_copy_over(e);
     }
     if (r < 0 && leads_to(e, &copy))
         r = 0; /* done, and the reply was lost (C13) */

@@ -8,7 +8,8 @@
  * fencing follows [P8], is core/course.h's:
  *
  *   REMOVE_RELEASED  no lease released any more; by this a host that lives learns that it was given up
- *   REMOVE_STAGES    to salvage: from here a rename of one fails at the server, and nothing new can be staged
+ *   REMOVE_STAGES    to salvage: from here a rename of one fails at the server, and nothing new can be staged; then the
+ *                    old versions that it kept
  *   DROP_LEASES      appends ended on a copy (last_append.c), then dropped
  *   BREAK_LOCKS      of applications, moved to salvage (app_lock.c)
  *   REMOVE_HOST      the record, and the directory: claims of that host bind nobody any more
@@ -174,9 +175,11 @@ static void remove_unput(SwPort *port, int released, const char *name)
     (void)port->unlinkat(port, released, name, AT_REMOVEDIR);
 }
 
-static int remove_released(SwPort *port, int parent)
+/* A directory of what nobody wants any more. */
+static int remove_rubbish(SwControl *control, int parent, const char *name)
 {
-    int fd = port->openat(port, parent, "released", OPEN_DIR, 0);
+    SwPort *port = control->port;
+    int fd = port->openat(port, parent, name, OPEN_DIR, 0);
     int r = fd;
 
     if (fd < 0)
@@ -185,11 +188,13 @@ static int remove_released(SwPort *port, int parent)
         g_autoptr(GPtrArray) names = NULL;
 
         r = sw_dir_names(port, fd, SMALL_DIR_MAX, FALSE, &names);
-        for (guint i = 0; r == 0 && i < names->len; i++)
+        for (guint i = 0; r == 0 && i < names->len; i++) {
+            sw_control_beat_if_due(control);
             if (port->unlinkat(port, fd, names->pdata[i], 0) == -EISDIR)
                 remove_unput(port, fd, names->pdata[i]);
+        }
         if (r == 0)
-            r = port->unlinkat(port, parent, "released", AT_REMOVEDIR);
+            r = port->unlinkat(port, parent, name, AT_REMOVEDIR);
         if (r != -ENOTEMPTY)
             break;
     }
@@ -299,12 +304,14 @@ typedef struct {
 static int take_step(gpointer data, SwStep step)
 {
     const Burial *b = data;
+    int r;
 
     switch (step) {
     case SW_STEP_REMOVE_RELEASED:
-        return remove_released(b->control->port, b->host);
+        return remove_rubbish(b->control, b->host, "released");
     case SW_STEP_REMOVE_STAGES:
-        return remove_stages(b->control, b->host, b->id, b->reason);
+        r = remove_stages(b->control, b->host, b->id, b->reason);
+        return r < 0 ? r : remove_rubbish(b->control, b->host, "old");
     case SW_STEP_DROP_LEASES:
         return drop_leases_of(b->control, b->by, b->id);
     case SW_STEP_BREAK_LOCKS:

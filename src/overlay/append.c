@@ -88,6 +88,25 @@ static int follow(SwOverlay *ov, SwHandle *handle)
     return r;
 }
 
+/* Where old versions are kept, one that was replaced has lost no link.  That its name leads elsewhere is not enough:
+ * the file may have been renamed. */
+static gboolean is_kept(SwOverlay *ov, SwHandle *handle)
+{
+    SwNode *parent;
+    g_autofree char *name = NULL;
+    g_autoptr(SwFile) dir = NULL;
+    SwFound found;
+    if (!sw_control_keeps_old(ov->control) || !name_of(ov, handle, &parent, &name))
+        return FALSE;
+    int r = sw_node_dir_fresh(ov, parent, &dir);
+    sw_node_unref(ov, parent);
+    if (r < 0 || sw_look(ov, dir->fd, name, &found, NULL) < 0 || sw_identity_is(&handle->id, &found))
+        return FALSE;
+    gboolean kept = sw_control_has_old(ov->control, handle->id.ino);
+    ov->port->become(ov->port, &handle->cred);
+    return kept;
+}
+
 /*
  * The lease in hand: *ret_st is what the server says of the handle's file, as nobody else writes it now.  1: the file
  * was replaced, by a commit or by the copy on which to go on after a break (C11), and the handle follows.  A file that
@@ -98,7 +117,8 @@ static int look_at_end(SwOverlay *ov, SwHandle *handle, SwPredecessor predecesso
     int r = ov->port->stat_fresh(ov->port, handle->file->fd, "", ret_st);
     if (r < 0 && r != -ESTALE)
         return r;
-    if (r < 0 || ret_st->st_nlink == 0 || ret_st->st_nlink < handle->links || predecessor == SW_PREDECESSOR_BROKEN) {
+    if (r < 0 || ret_st->st_nlink == 0 || ret_st->st_nlink < handle->links || predecessor == SW_PREDECESSOR_BROKEN ||
+        is_kept(ov, handle)) {
         int moved = follow(ov, handle);
         if (moved != 0 || r < 0)
             return moved ? moved : r;

@@ -96,12 +96,16 @@ static int publish(SwStage *stage, const SwTarget *target, guint flags)
     int r = ov->port->lookat(ov->port, stage->file->fd, "", &found);
     if (r < 0)
         return r;
+    SwReplacing replacing = {0};
+    if (!flags)
+        sw_replacing_begin(ov, &stage->cred, target->dir->fd, target->name, &replacing);
     sw_mutex_lock(&ov->lock);
     sw_node_list_locked(ov, stage->node, &found);
     sw_mutex_unlock(&ov->lock);
     r = rename_out(stage, target, flags);
     if (r < 0 && leads_to(ov, target, &found))
         r = 0; /* done, and the reply was lost (C13) */
+    sw_replacing_end(ov, &stage->cred, &replacing, r == 0);
     if (r < 0) {
         sw_mutex_lock(&ov->lock);
         sw_node_unlist_locked(ov, stage->node);
@@ -231,7 +235,7 @@ static int publish_edit(SwStage *stage, const SwTarget *target, const SwFound *o
     /* If this fails it is not known what would be dropped, so nothing is. */
     if (ov->port->lookat(ov->port, stage_dir, stage->stage_name, &replaced) == 0) {
         if (sw_same_object(&replaced, over)) {
-            ov->port->unlinkat(ov->port, stage_dir, stage->stage_name, 0);
+            sw_ignore(sw_old_unlink(ov, stage_dir, stage->stage_name)); /* else it is in salvage one day */
         } else {
             r = put_back(stage, target, &replaced);
             r = r < 0 ? r : 1;

@@ -17,6 +17,7 @@
 #include "../core/ranges.h"
 #include "../core/verdict.h"
 #include "../lease/content_lease.h"
+#include "../lease/old.h"
 #include "file_locks.h"
 #include "locks.h"
 #include "overlay.h"
@@ -60,6 +61,8 @@ struct SwNode {
     gboolean stale;        /* L: what the kernel has cached of it is to be dropped when those are over */
     gboolean lingering;    /* L: committed, but handles are open that may write again: nobody else is led here */
     gint64 asked_us;       /* L: when the server was last asked about it; on a network file system */
+    guint hidden_links;    /* L: of ours, made to keep it while it is replaced */
+    gboolean replaced;     /* L: whatever links it has are in old/ */
     gboolean grows;        /* L: its size was seen to change: the kernel may not believe it for any time (C2) */
     /* L: what the kernel was told last: the inode number is what shows in /proc, the rest is what its cached pages and
      * size go by, which it believes until `until_us`. */
@@ -158,6 +161,11 @@ struct SwHandle {
     SwLockedFile *locked[2]; /* protected by SwFileLocks.lock: counted; by SwCarrierKind */
     gboolean in_place;       /* L: in SwOverlay.in_place: it had a lock, and reads what others write in place */
     SwEpoch *epoch;          /* in which it went in place; NULL: it did not */
+
+    /* of old versions (old.c) */
+    GList look_link; /* L: in SwOverlay.looks; its `data` is NULL where it is not */
+    gint64 look_us;  /* L */
+    SwOld held;      /* L: the link that keeps what it reads */
 };
 
 static inline SwHandleKind sw_handle_kind(const SwHandle *handle)
@@ -223,6 +231,7 @@ struct SwOverlay {
     guint64 stage_seq;   /* L */
     GSList *in_place;    /* L: of SwHandle */
     GSList *removals;    /* L: SwRemoval */
+    GQueue looks;        /* L: of SwHandle, in the order in which they are to look whether what they read is old */
     GSList *lingering;   /* L: committed stages that some handle may still write, counted */
 };
 
@@ -421,6 +430,26 @@ int sw_stage_execute(SwStage *stage, SwVerdict verdict, gboolean may_wait) G_GNU
 void sw_evidence_opener(SwStage *stage, SwFlusher *ret_opener);
 /* `tid` of the flusher, 0 = not visible here, -1 = nobody closes, somebody asks. */
 void sw_evidence_gather(SwStage *stage, pid_t tid, SwFlusher *ret_flusher, SwEvidence *ret_evidence);
+
+/* ---- old.c */
+/* A version that is about to be replaced by a rename over `name`.  Begin leaves the thread as `cred`, end as well. */
+typedef struct {
+    SwFound found;
+    SwNode *node; /* counted; NULL: not known here */
+    SwOld old;
+} SwReplacing;
+void sw_replacing_begin(SwOverlay *ov, const SwCred *cred, int dirfd, const char *name, SwReplacing *replacing);
+void sw_replacing_end(SwOverlay *ov, const SwCred *cred, SwReplacing *replacing, gboolean replaced);
+/* unlink(2) of a file of data. */
+int sw_old_unlink(SwOverlay *ov, int dirfd, const char *name) G_GNUC_WARN_UNUSED_RESULT;
+/* Takes the links that programs are not to see out of a node's attributes. */
+void sw_node_hide_links_locked(const SwNode *node, struct stat *st);
+/* A handle that was opened, and that is closed. */
+void sw_old_watch_locked(SwOverlay *ov, SwHandle *handle, gint64 now_us);
+void sw_old_unwatch_locked(SwOverlay *ov, SwHandle *handle);
+void sw_old_released(SwOverlay *ov, const SwOld *held);
+/* Keeps what is still read, drops what was kept long enough. */
+gint64 sw_old_look(SwOverlay *ov, gint64 now_us);
 
 /* ---- append.c */
 ssize_t sw_append_write(SwOverlay *ov, SwHandle *handle, const SwCaller *caller, const void *buf, size_t size,

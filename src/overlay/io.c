@@ -289,8 +289,10 @@ static void handle_free(SwOverlay *ov, SwHandle *handle)
     handle->node->handles = g_slist_remove(handle->node->handles, handle);
     ov->in_place = g_slist_remove(ov->in_place, handle);
     ov->appenders = g_slist_remove(ov->appenders, handle);
+    sw_old_unwatch_locked(ov, handle);
     sw_mutex_unlock(&ov->lock);
     sw_file_unref(handle->file);
+    sw_old_released(ov, &handle->held);
     sw_stage_unref(handle->stage);
     sw_node_unref(ov, handle->node);
     sw_node_unref(ov, handle->bearer);

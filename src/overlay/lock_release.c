@@ -7,6 +7,7 @@
  * made in, first: that directory is gone then, and the server refuses (C21).  There it is removed, or renamed to where
  * the program wants it.  Until that is done the record still binds, so nobody takes the name meanwhile.
  */
+#include "../port/replace.h"
 #include "internal.h"
 
 #include <errno.h>
@@ -95,13 +96,32 @@ int sw_lock_unlink(SwOverlay *ov, const SwCaller *caller, SwNode *parent, const 
     Taking t = {.ov = ov, .caller = caller};
     int r = take(&t, parent, name, dirfd, (flags & AT_REMOVEDIR) != 0);
     if (r == 0) {
-        r = ov->port->unlinkat(ov->port, dirfd, name, flags);
+        gboolean data = !(flags & AT_REMOVEDIR) && !sw_lock_is_name(ov, parent, name);
+        r = data ? sw_old_unlink(ov, dirfd, name) : ov->port->unlinkat(ov->port, dirfd, name, flags);
     } else if (r > 0) {
         r = remove_taken(&t, flags);
         if (r < 0)
             put_back(&t, dirfd, name);
     }
     g_free(t.taken);
+    return r;
+}
+
+static gboolean same_file(SwOverlay *ov, int a_dir, const char *a, int b_dir, const char *b)
+{
+    SwFound first, second;
+    return ov->port->lookat(ov->port, a_dir, a, &first) == 0 && ov->port->lookat(ov->port, b_dir, b, &second) == 0 &&
+           sw_same_object(&first, &second);
+}
+
+static int rename_data(SwOverlay *ov, const SwCaller *caller, int dirfd, const char *name, int new_dirfd,
+                       const char *new_name, guint flags)
+{
+    SwReplacing replacing = {0};
+    if (!flags && sw_control_keeps_old(ov->control) && !same_file(ov, dirfd, name, new_dirfd, new_name))
+        sw_replacing_begin(ov, &caller->cred, new_dirfd, new_name, &replacing);
+    int r = ov->port->renameat(ov->port, dirfd, name, new_dirfd, new_name, flags);
+    sw_replacing_end(ov, &caller->cred, &replacing, r == 0);
     return r;
 }
 
@@ -112,7 +132,7 @@ int sw_lock_rename(SwOverlay *ov, const SwCaller *caller, SwNode *parent, const 
     ov->port->become(ov->port, &caller->cred);
     int r = flags & RENAME_EXCHANGE ? 0 : take(&t, parent, name, dirfd, FALSE);
     if (r == 0) {
-        r = ov->port->renameat(ov->port, dirfd, name, new_dirfd, new_name, flags);
+        r = rename_data(ov, caller, dirfd, name, new_dirfd, new_name, flags);
     } else if (r > 0) {
         r = ov->port->renameat(ov->port, t.stage, t.taken, new_dirfd, new_name, flags);
         if (r < 0)

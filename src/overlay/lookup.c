@@ -15,6 +15,7 @@
 void sw_entry_count(SwOverlay *ov, SwEntry *entry)
 {
     sw_mutex_lock(&ov->lock);
+    sw_node_hide_links_locked(entry->node, &entry->st);
     entry->node->n_lookup++;
     entry->attr_us = sw_node_tell_locked(ov, entry->node, &entry->st, entry->attr_us);
     sw_mutex_unlock(&ov->lock);
@@ -105,9 +106,10 @@ int sw_overlay_lookup_found(SwOverlay *ov, SwNode *parent, const char *name, gbo
     sw_mutex_lock(&ov->lock);
     hot |= sw_lingering_any_locked(ov, parent, name);
     entry.entry_us = hot ? 0 : MIN(ov->config->attr_cache_us, believe_us);
-    entry.attr_us = sw_attr_us(ov, &found.st, hot);
+    sw_node_hide_links_locked(entry.node, &entry.st);
+    entry.attr_us = sw_attr_us(ov, &entry.st, hot);
     entry.node->n_lookup++;
-    entry.attr_us = sw_node_tell_locked(ov, entry.node, &found.st, entry.attr_us);
+    entry.attr_us = sw_node_tell_locked(ov, entry.node, &entry.st, entry.attr_us);
     sw_node_unref_locked(ov, entry.node);
     sw_mutex_unlock(&ov->lock);
     *ret_entry = entry;

@@ -201,7 +201,7 @@ int sw_overlay_unlink(SwOverlay *ov, const SwCaller *caller, SwNode *parent, con
     gboolean claimed = stage->claimed, based = stage->has_base;
     sw_mutex_unlock(&stage->lock);
     /* A version may stand at the name as well; our own claim, if any, goes with the same call. */
-    r = based || claimed ? ov->port->unlinkat(ov->port, dir->fd, name, 0) : 0;
+    r = based || claimed ? sw_old_unlink(ov, dir->fd, name) : 0;
     if (r < 0 && r != -ENOENT)
         return r;
     sw_mutex_lock(&stage->lock);

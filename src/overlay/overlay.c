@@ -104,6 +104,7 @@ int sw_overlay_new(SwPort *port, SwControl *control, const SwConfig *config, int
     ov->max_write = 128 * 1024;
     sw_mutex_init(&ov->lock);
     g_queue_init(&ov->dirs);
+    g_queue_init(&ov->looks);
     ov->nodes = g_hash_table_new(identity_hash, identity_equal);
     ov->strays = g_hash_table_new(NULL, NULL);
     ov->pending = g_hash_table_new(pending_hash, pending_equal);
@@ -222,6 +223,7 @@ gint64 sw_overlay_tick(SwOverlay *ov)
     next = MIN(next, sw_append_tick(ov, now));
     next = MIN(next, tick_streams(ov, now));
     next = MIN(next, sw_pins_expire(ov, now));
+    next = MIN(next, sw_old_look(ov, now));
     return MIN(next, sw_pending_cool(ov, now));
 }
 

@@ -150,6 +150,8 @@ void sw_port_posix_suit(SwPort *port, int fd)
 
     if (port->fs_type(port, fd, &type) < 0 || type != NFS_SUPER_MAGIC)
         return;
+    sw_mount_of(fd, &posix->mount);
+    port->forgets_old = sw_mount_is_nfs3(&posix->mount);
     posix->raw = *port;
     guards_init(posix);
     port->openat = nfs_openat;

@@ -63,6 +63,10 @@ typedef struct {
 typedef struct SwPort SwPort;
 
 struct SwPort {
+    /* The server keeps no file that was replaced or removed for those who have it open: they get ESTALE (NFSv3, FACTS
+     * F11).  Known before other threads use the port. */
+    gboolean forgets_old;
+
     /* ---- credentials: the calling thread acts as `cred` from now on; NULL = as the daemon itself.  Cheap when nothing
      * changes.  A daemon that is not root ignores it. */
     int (*become)(SwPort *port, const SwCred *cred);
@@ -99,6 +103,8 @@ struct SwPort {
     int (*mknodat)(SwPort *port, int dirfd, const char *name, mode_t mode, dev_t dev);
     int (*symlinkat)(SwPort *port, const char *target, int dirfd, const char *name);
     ssize_t (*readlinkat)(SwPort *port, int dirfd, const char *name, char *buf, size_t size);
+    /* With `oldname` "" it links the file behind `olddir`, also when that has no name any more and the server allows
+     * it. */
     int (*linkat)(SwPort *port, int olddir, const char *oldname, int newdir, const char *newname);
     int (*unlinkat)(SwPort *port, int dirfd, const char *name, int flags);
     /* renameat2(2) with its RENAME_ flags. */

@@ -6,6 +6,7 @@
  * Inside of the real port, private to this directory.  Each `_bind` fills in the members its file implements.
  */
 
+#include "mount.h"
 #include "port.h"
 
 #include <errno.h>
@@ -19,8 +20,9 @@ typedef struct SwProc SwProc;
 
 typedef struct {
     SwPort base;
-    SwProc *proc; /* owned reference */
-    SwPort raw;   /* the members as they were before sw_port_posix_suit */
+    SwProc *proc;  /* owned reference */
+    SwMount mount; /* of the source, on NFS */
+    SwPort raw;    /* the members as they were before sw_port_posix_suit */
     pthread_rwlock_t guards[SW_NAME_GUARDS];
 } SwPosix;
 

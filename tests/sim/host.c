@@ -116,6 +116,7 @@ SimHost *sim_host_new(Sim *sim, guint machine)
     sw_config_init(&host->config);
     sim_processes_init(&host->processes);
     host->port = sim_port_new(&sim->world, machine, &host->processes);
+    host->port->forgets_old = g_getenv("SW_SIM_FORGETS") != NULL;
     host->cache = g_hash_table_new_full(g_str_hash, g_str_equal, g_free, g_free);
     host->files = g_ptr_array_new_with_free_func(g_free);
     host->owed = g_array_new(FALSE, FALSE, sizeof(Cached));

@@ -21,6 +21,8 @@ static void test_defaults(void **state)
     assert_int_equal(config.fsync, SW_FSYNC_STAGE);       /* C7 */
     assert_int_equal(config.on_kill, SW_ON_KILL_SALVAGE); /* C4 */
     assert_int_equal(config.commit_sync, SW_SYNC_AUTO);
+    assert_int_equal(config.keep, SW_KEEP_AUTO);
+    assert_int_equal(config.keep_old_us, 60000000); /* C1 */
     assert_false(config.read_only);
     assert_int_equal(sw_policy_classify(&config.policy, "a.lock"), SW_CLASS_LOCK);
     sw_config_clear(&config);
@@ -53,6 +55,7 @@ static void test_bounds(void **state)
     assert_complains(&config, &config.append_interval_us, -1, "append-interval");
     assert_complains(&config, &config.attr_cache_us, -1, "attr-cache");
     assert_complains(&config, &config.salvage_age_us, 19 * G_USEC_PER_SEC, "salvage-age");
+    assert_complains(&config, &config.keep_old_us, 999999, "keep-old");
     config.attr_cache_us = 0; /* strict */
     assert_null(sw_config_complaint(&config));
     config.lease_us = 2 * G_USEC_PER_SEC;

@@ -2,6 +2,7 @@
 
 /* The real port's files, attributes, clocks and chance, on a directory of its own. */
 
+#include "../../src/port/mount.h"
 #include "../../src/port/port.h"
 
 #include <errno.h>
@@ -550,6 +551,36 @@ static void stat_fresh_tells_what_statat_does(void **state)
     assert_int_equal(port->close(port, fd), 0);
 }
 
+static void mounts_are_told(void **state)
+{
+    const char *text =
+        "36 28 0:31 / /var/lib/nfs/rpc_pipefs rw,relatime - rpc_pipefs rpc_pipefs rw\n"
+        "38 28 0:32 /sub /nfs\\040free rw,relatime shared:7 master:1 - nfs server:/export/free rw,vers=3,hard\n"
+        "39 28 0:33 / /nfs4 rw - nfs4 server:/free rw,vers=4.2\n"
+        "40 28 0:34 / /cut rw";
+    SwMount mount;
+
+    sw_mount_find(text, 38, &mount);
+    assert_string_equal(mount.root, "/sub");
+    assert_string_equal(mount.point, "/nfs free");
+    assert_string_equal(mount.source, "server:/export/free");
+    assert_string_equal(mount.options, "rw,vers=3,hard");
+    assert_true(sw_mount_is_nfs3(&mount));
+    sw_mount_clear(&mount);
+    sw_mount_find(text, 39, &mount);
+    assert_string_equal(mount.type, "nfs4");
+    assert_false(sw_mount_is_nfs3(&mount));
+    sw_mount_clear(&mount);
+    for (guint id = 40; id < 42; id++) { /* half a row, and none */
+        sw_mount_find(text, id, &mount);
+        assert_null(mount.point);
+        assert_false(sw_mount_is_nfs3(&mount));
+    }
+    sw_mount_of(dir, &mount); /* of this very directory: whatever it is, there is a row */
+    assert_non_null(mount.point);
+    sw_mount_clear(&mount);
+}
+
 #define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
 
 int main(void)
@@ -570,6 +601,7 @@ int main(void)
         TEST(times_and_owners_are_set),
         TEST(xattrs_work_by_name_and_descriptor),
         TEST(file_systems_tell_their_kind),
+        TEST(mounts_are_told),
         TEST(data_calls_do_what_they_say),
         TEST(ranges_are_copied_within_and_across),
         TEST(flock_excludes_descriptions),

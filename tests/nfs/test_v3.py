@@ -1,0 +1,193 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""C1 on NFSv3, whose server forgets a file with its last name, and whose client leaves a gap where it replaces a file that
+it has open: two machines over one export.  Asked for by SW_NFS=vers=3, as for the mounted tests (hosts.py)."""
+
+import json
+import os
+import sys
+import threading
+import uuid
+
+import pytest
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+sys.path += [HERE, os.path.join(os.path.dirname(HERE), "mount")]
+import harness  # noqa: E402
+import hosts  # noqa: E402
+
+OPTIONS = os.environ.get("SW_NFS", "")
+MNT = "/mnt/v3"
+SIZE = 20000
+
+# Rewrites `f` 100 times, while descriptors of its last five versions are open; each is read whole before it is closed.
+REWRITE = """
+import json, os
+held, errors = [], []
+for i in range(100):
+    held.append((i, os.open("f", os.O_RDONLY)))
+    with open("f", "wb") as f:
+        f.write(b"%08d" % (i + 1) * (SIZE // 8))
+    got = open("f", "rb").read()
+    if got != b"%08d" % (i + 1) * (SIZE // 8):
+        errors.append("own read of %d: %r, %d bytes" % (i + 1, got[:8], len(got)))
+    if len(held) > 5:
+        number, fd = held.pop(0)
+        try:
+            if os.fstat(fd).st_nlink != 0:
+                errors.append("%d has %d links" % (number, os.fstat(fd).st_nlink))
+            if os.read(fd, 1 << 20) != b"%08d" % number * (SIZE // 8):
+                errors.append("held %d is not whole" % number)
+        except OSError as e:
+            errors.append("held %d: %s" % (number, e))
+        os.close(fd)
+open("stop", "w").close()
+print(json.dumps(errors))
+"""
+
+# Opens and reads `f` until there is `stop`.
+READ = """
+import json, os
+seen = {"good": 0, "torn": 0}
+while not os.path.exists("stop"):
+    try:
+        fd = os.open("f", os.O_RDONLY)
+        try:
+            data = os.read(fd, 1 << 20)
+        finally:
+            os.close(fd)
+        kind = "good" if len(data) == SIZE and data == data[:8] * (SIZE // 8) else "torn"
+    except OSError as e:
+        kind = os.strerror(e.errno)
+    seen[kind] = seen.get(kind, 0) + 1
+print(json.dumps(seen))
+"""
+
+# Opens `f`, says so, and reads it whole when so many seconds have passed.
+HOLD = """
+import os, time
+fd = os.open("f", os.O_RDONLY)
+os.read(fd, 1)
+open("held", "w").close()
+time.sleep(SECONDS)
+os.lseek(fd, 0, os.SEEK_SET)
+try:
+    data = os.read(fd, 1 << 20)
+    print("whole" if data == b"old" * 5000 else "%d bytes" % len(data))
+except OSError as e:
+    print(e)
+"""
+
+
+class Pair:
+    """Both clients with a mount of one directory of the export."""
+
+    def __init__(self, rig, options):
+        self.machines = rig.clients[:2]
+        name = uuid.uuid4().hex[:8]
+        with open(os.path.join(harness.BUILD, "src", "safewritefs"), "rb") as f:
+            program = f.read()
+        for machine in self.machines:
+            self.source = machine.nfs(OPTIONS) + "/" + name
+            machine.run("cat > /tmp/sw-v3 && chmod 755 /tmp/sw-v3 && mkdir -p %s %s" % (self.source, MNT), check=True,
+                        given=program)
+            machine.run(["/tmp/sw-v3", "-o", options, self.source, MNT], check=True)
+
+    def python(self, number, code, **values):
+        lines = ["%s = %r" % item for item in {"SIZE": SIZE, **values}.items()]
+        done = self.machines[number].run(["python3", "-c", "\n".join(lines) + "\n" + code], cwd=MNT, timeout=300)
+        assert done.returncode == 0, done.stderr
+        return done.stdout.strip()
+
+    def sh(self, number, line):
+        return self.machines[number].run(line, check=True, cwd=MNT, timeout=120).stdout
+
+    def kept(self):
+        return self.machines[0].run("ls -A %s/.safewritefs/hosts/*/old | grep -v :" % self.source).stdout.split()
+
+    def end(self):
+        for machine in self.machines:
+            machine.run("umount %s" % MNT, check=True)
+        for machine in self.machines:  # it leaves after the mount is gone
+            machine.run("for i in $(seq 100); do pidof sw-v3 || break; sleep 0.1; done")
+        assert self.machines[0].run("ls -A %s/.safewritefs/hosts" % self.source).stdout == ""
+
+
+@pytest.fixture(scope="module")
+def rig():
+    if "vers=3" not in OPTIONS:
+        pytest.skip("SW_NFS is not vers=3")
+    rig = hosts.session()
+    yield rig
+    rig.end()
+
+
+@pytest.fixture
+def pair(request, rig):
+    # SW_V3_OPTIONS=keep=never shows what this is good for.
+    options = [getattr(request, "param", "keep-old=60"), os.environ.get("SW_V3_OPTIONS")]
+    pair = Pair(rig, ",".join(filter(None, options)))
+    yield pair
+    pair.end()
+
+
+def test_rewrites_leave_no_gap(pair):
+    """C1: no ENOENT, no ESTALE, whole versions only, though programs of the rewriter's machine have the file open."""
+    pair.sh(0, "head -c %d /dev/zero | tr '\\0' 0 > f" % SIZE)
+    seen = []
+    reader = threading.Thread(target=lambda: seen.append(json.loads(pair.python(1, READ))))
+    reader.start()
+    errors = json.loads(pair.python(0, REWRITE))
+    reader.join()
+    print("reader:", seen[0])
+    assert seen[0]["good"] > 50
+    assert set(seen[0]) == {"good", "torn"} and seen[0]["torn"] == 0, seen[0]
+    assert errors == []
+    assert ".nfs" not in pair.sh(0, "ls -A")
+
+
+@pytest.mark.parametrize("call", ["mv g f", "echo new > f", "rm f"])
+def test_old_version_is_read_ten_seconds_later(pair, call):
+    """C1: who has the old version open on another machine reads all of it 10 s after it was replaced or removed."""
+    assert hold_meanwhile(pair, call, 10) == "whole"
+
+
+@pytest.mark.parametrize("pair", ["keep-old=6"], indirect=True)
+@pytest.mark.parametrize("call", ["mv g f", "rm f"])
+def test_old_version_is_kept_by_who_reads_it(pair, call):
+    """C1: and also after keep-old, by a link of its own machine, which ends with the reader."""
+    assert hold_meanwhile(pair, call, 20) == "whole"
+    harness.eventually(lambda: pair.kept() == [], timeout=20)
+
+
+def hold_meanwhile(pair, call, seconds):
+    pair.sh(0, "for i in $(seq 5000); do printf old; done > f; echo new > g; rm -f held")
+    said = []
+    holder = threading.Thread(target=lambda: said.append(pair.python(1, HOLD, SECONDS=seconds)))
+    holder.start()
+    pair.sh(0, "for i in $(seq 200); do [ -e held ] && break; sleep 0.1; done; " + call)
+    holder.join()
+    return said[0]
+
+
+def test_appends_follow_a_replacement(pair):
+    """C11: a version that is kept has lost no link; an appender follows to the new one all the same."""
+    pair.sh(1, "echo one > f")
+    code = "import os, time; fd = os.open('f', os.O_WRONLY | os.O_APPEND); os.write(fd, b'two\\n'); open('held', 'w').close()\n"
+    code += "while not os.path.exists('go'): time.sleep(0.1)\nos.write(fd, b'four\\n'); os.close(fd)"
+    appender = threading.Thread(target=lambda: pair.python(1, code))
+    appender.start()
+    pair.sh(0, "for i in $(seq 200); do [ -e held ] && break; sleep 0.1; done; echo three > g; mv g f; echo go > go")
+    appender.join()
+    assert pair.sh(0, "cat f") == "three\nfour\n"
+
+
+def test_an_appender_stays_with_a_renamed_file(pair):
+    """C11: logrotate: the file was renamed, not replaced."""
+    pair.sh(1, "echo one > f")
+    code = "import os, time; fd = os.open('f', os.O_WRONLY | os.O_APPEND); os.write(fd, b'two\\n'); open('held', 'w').close()\n"
+    code += "while not os.path.exists('go'): time.sleep(0.1)\nos.write(fd, b'three\\n'); os.close(fd)"
+    appender = threading.Thread(target=lambda: pair.python(1, code))
+    appender.start()
+    pair.sh(0, "for i in $(seq 200); do [ -e held ] && break; sleep 0.1; done; mv f f.1; echo new > f; echo go > go")
+    appender.join()
+    assert (pair.sh(0, "cat f.1"), pair.sh(0, "cat f")) == ("one\ntwo\nthree\n", "new\n")
