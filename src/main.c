@@ -176,7 +176,7 @@ static int set_up(Daemon *d, char **why)
     if (r < 0)
         return r;
     d->port = sw_port_posix_new();
-    sw_port_posix_suit(d->port, d->source_fd);
+    sw_port_posix_suit(d->port, d->source_fd, warn, NULL);
     r = sw_control_open(d->port, d->source_fd, d->options.source, &d->options.config, &d->control, why);
     if (r < 0)
         return r;

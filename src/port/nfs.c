@@ -143,7 +143,7 @@ static int nfs_renameat(SwPort *port, int olddir, const char *oldname, int newdi
     return r;
 }
 
-void sw_port_posix_suit(SwPort *port, int fd)
+void sw_port_posix_suit(SwPort *port, int fd, void (*say)(gpointer data, const char *text), gpointer data)
 {
     SwPosix *posix = (SwPosix *)port;
     guint64 type;
@@ -152,6 +152,8 @@ void sw_port_posix_suit(SwPort *port, int fd)
         return;
     sw_mount_of(fd, &posix->mount);
     port->forgets_old = sw_mount_is_nfs3(&posix->mount);
+    if (port->forgets_old)
+        posix->nfs3 = sw_nfs3_bind(port, &posix->mount, say, data);
     posix->raw = *port;
     guards_init(posix);
     port->openat = nfs_openat;

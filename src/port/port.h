@@ -169,8 +169,8 @@ struct SwPort {
 /* The real port.  Never fails; what /proc or the kernel cannot give shows as errors of the members concerned. */
 SwPort *sw_port_posix_new(void);
 /* Makes its calls as the file system of `fd` needs them: on NFS, those by name (nfs.c).  For the real port only, before
- * other threads use it. */
-void sw_port_posix_suit(SwPort *port, int fd);
+ * other threads use it.  `say` (may be NULL) is called by any thread, with what people should know. */
+void sw_port_posix_suit(SwPort *port, int fd, void (*say)(gpointer data, const char *text), gpointer data);
 
 /* Writes or reads all of it, going on after short counts.  -EIO when the file ends early (read). */
 int sw_port_write_all(SwPort *port, int fd, const void *buf, size_t size, off_t offset) G_GNUC_WARN_UNUSED_RESULT;
