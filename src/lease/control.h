@@ -8,7 +8,7 @@
  *   .safewritefs/format                      "safewritefs 1"
  *   .safewritefs/hosts/<id>/record           who we are; flock(2)ed while we live
  *   .safewritefs/hosts/<id>/stage/<w>/<seq>  staged files; the directory is the fencing token
- *   .safewritefs/hosts/<id>/old/<seq>        versions that were replaced or removed, for those who still read them
+ *   .safewritefs/hosts/<id>/old/0/<seq>      versions that were replaced or removed, for those who still read them
  * (old.h) .safewritefs/hosts/<id>/released/        where a lease goes when it is released (one RENAME, fenced: F23)
  *   .safewritefs/leases/<key>                leases on contents, symbolic links
  *   .safewritefs/locks/<key>                 records of applications' locks, symbolic links

@@ -43,7 +43,7 @@ struct SwEpoch {
     int record;   /* hosts/<id>/record, flocked */
     int released; /* hosts/<id>/released: what is taken away from others' reach comes here first */
     int stages[SW_STAGE_DIRS];
-    int old;        /* hosts/<id>/old: versions kept for those who still read them; -1 where that is not done */
+    int old;        /* hosts/<id>/old/0: versions kept for those who still read them; -1 where that is not done */
     SwEpoch *older; /* the one before, or NULL */
 };
 

@@ -6,7 +6,7 @@
  *   hosts/<id>              mkdir, exclusive: the epoch is ours            [P4]
  *   record.new              made, flocked, written                         [P5]
  *   record                  renamed: never seen unlocked or half
- *   released, stage/<w>, old  made; a host without them has been buried      [P6]
+ *   released, stage/<w>, old/0  made; a host without them has been buried      [P6]
  *   record's mtime          the heartbeat: a counter, not a time           [P18]
  *
  * When others have taken us for dead, `released` is gone, and a new epoch is claimed [P22].  The old one's descriptors
@@ -122,8 +122,20 @@ static int make_stage_dirs(SwControl *control, SwEpoch *epoch)
         r = make_dir(port, stage, name, control->root ? 01777 : 0700, &epoch->stages[i]);
     }
     sw_fd_close(port, &stage);
-    if (r == 0 && control->keep_old_us)
-        r = make_dir(port, epoch->own, "old", control->root ? 01777 : 0700, &epoch->old);
+    return r;
+}
+
+/* Callers link into the inner one; only the daemon goes through the outer, for what a private directory has hidden is
+ * not to be read from here. */
+static int make_old_dir(SwControl *control, SwEpoch *epoch)
+{
+    SwPort *port = control->port;
+    int outer = -1;
+    int r = make_dir(port, epoch->own, "old", 0700, &outer);
+
+    if (r == 0)
+        r = make_dir(port, outer, "0", control->root ? 01777 : 0700, &epoch->old);
+    sw_fd_close(port, &outer);
     return r;
 }
 
@@ -177,6 +189,7 @@ typedef struct {
 static int take_step(gpointer data, SwStep step)
 {
     const Claim *c = data;
+    int r;
 
     switch (step) {
     case SW_STEP_MAKE_DIR:
@@ -186,7 +199,8 @@ static int take_step(gpointer data, SwStep step)
     case SW_STEP_MAKE_RELEASED:
         return make_dir(c->control->port, c->epoch->own, "released", 0700, &c->epoch->released);
     case SW_STEP_MAKE_STAGES:
-        return make_stage_dirs(c->control, c->epoch);
+        r = make_stage_dirs(c->control, c->epoch);
+        return r == 0 && c->control->keep_old_us ? make_old_dir(c->control, c->epoch) : r;
     default:
         g_assert_not_reached();
     }

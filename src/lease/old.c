@@ -152,7 +152,7 @@ static gboolean host_has_old(SwControl *control, const char *host_id, ino_t ino)
     SwPort *port = control->port;
     g_autofree char *buf = g_malloc(32768);
     int host = sw_open_trusted(port, control->hosts, host_id, control->owner);
-    int fd = host < 0 ? host : port->openat(port, host, "old", O_RDONLY | O_DIRECTORY | O_NONBLOCK, 0);
+    int fd = host < 0 ? host : port->open_beneath(port, host, "old/0", O_RDONLY | O_DIRECTORY | O_NONBLOCK);
     gboolean has = FALSE;
     ssize_t got;
 

@@ -2,7 +2,9 @@
 """C1 where the server forgets what was replaced (NFSv3): old versions are kept for those who still read them.  Here it is
 done on a local source (`keep=always`), for all that shows on one; tests/nfs/test_v3.py has the real servers."""
 
+import glob
 import os
+import stat
 import time
 
 import pytest
@@ -15,7 +17,7 @@ pytestmark = pytest.mark.options("keep=always,keep-old=%d" % KEEP)
 def kept(source):
     """How many links each host has in its old/: {hostname: n}."""
     hosts = os.path.join(source, ".safewritefs", "hosts")
-    return {name.split(".")[0]: len(os.listdir(os.path.join(hosts, name, "old"))) for name in os.listdir(hosts)}
+    return {name.split(".")[0]: len(os.listdir(os.path.join(hosts, name, "old", "0"))) for name in os.listdir(hosts)}
 
 
 CALLS = {
@@ -34,12 +36,19 @@ def test_kept_for_a_while(hosts, source, call):
     inode = os.stat(source + "/f").st_ino
     assert kept(source) == {"alpha": 0, "beta": 0}
     a(CALLS[call])
-    old = os.path.join(source, ".safewritefs", "hosts", next(n for n in os.listdir(source + "/.safewritefs/hosts") if n.startswith("alpha")), "old")
+    old = glob.glob(source + "/.safewritefs/hosts/alpha.*/old/0")[0]
     assert [os.stat(os.path.join(old, name)).st_ino for name in os.listdir(old)] == [inode]
     assert b.exists("f") == (call != "unlink")
     time.sleep(KEEP / 2)
     assert kept(source) == {"alpha": 1, "beta": 0}
     eventually(lambda: kept(source) == {"alpha": 0, "beta": 0}, timeout=3 * KEEP)
+
+
+def test_nobody_gets_at_it_past_its_directory(host, source):
+    """C26: a file that was in a private directory is not to be had by its link."""
+    host("os.mkdir('d', 0o700); put('d/f', b'old'); put('d/f', b'new')")
+    assert kept(source) == {"alpha": 1}
+    assert stat.S_IMODE(os.stat(glob.glob(source + "/.safewritefs/hosts/alpha.*/old")[0]).st_mode) == 0o700
 
 
 def test_rename_of_a_file_keeps_what_it_replaces(host, source):

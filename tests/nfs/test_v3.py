@@ -117,7 +117,7 @@ class Pair:
         return self.machines[number].run(line, check=True, cwd=self.places[number], timeout=120).stdout
 
     def kept(self):
-        return self.machines[0].run("ls -A %s/.safewritefs/hosts/*/old | grep -v :" % self.source).stdout.split()
+        return self.machines[0].run("ls -A %s/.safewritefs/hosts/*/old/0 | grep -v :" % self.source).stdout.split()
 
     def end(self):
         for machine in self.machines[:2]:
