@@ -625,6 +625,8 @@ static ssize_t sim_getdents(SwPort *port, int fd, void *buf, size_t size)
 
     if (r == 0)
         r = done(port, real(port)->getdents(real(port), fd, buf, size));
+    if (r > 0)
+        sim_told_list(of(port)->world->told, fd, buf, (gsize)r);
     of(port)->kinds.lists++;
     of(port)->kinds.bytes += (guint64)MAX(r, 0);
     return r;

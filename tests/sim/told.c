@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 #include "told.h"
 
+#include <dirent.h>
 #include <fcntl.h>
 
 #define NSEC_PER_USEC G_GINT64_CONSTANT(1000)
@@ -130,4 +131,18 @@ void sim_told_put(SimTold *told, struct stat *st)
     st->st_ino = known->number;
     st->st_ctim = known->changed;
     st->st_mtim = st->st_atim = known->written;
+}
+
+void sim_told_list(SimTold *told, int fd, void *buf, gsize size)
+{
+    for (gsize at = 0; at < size;) {
+        struct dirent64 *entry = (struct dirent64 *)((char *)buf + at);
+        struct stat st;
+
+        if (fstatat(fd, entry->d_name, &st, AT_SYMLINK_NOFOLLOW) == 0) {
+            sim_told_put(told, &st);
+            entry->d_ino = st.st_ino;
+        }
+        at += entry->d_reclen;
+    }
 }

@@ -37,5 +37,7 @@ SimToldFile *sim_told_find(SimTold *told, int dirfd, const char *name);
 void sim_told_lost_name(SimTold *told, SimToldFile *file);
 /* Replaces what is real in `st`. */
 void sim_told_put(SimTold *told, struct stat *st);
+/* The same for `size` bytes of records of getdents64(2) of the directory `fd`. */
+void sim_told_list(SimTold *told, int fd, void *buf, gsize size);
 
 #endif
