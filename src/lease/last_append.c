@@ -41,7 +41,7 @@ typedef struct {
 
 static gboolean may_pass(int r)
 {
-    return r == -EIO || r == -EINTR || r == -ENOMEM || r == -ETIMEDOUT || r == -ESTALE;
+    return sw_is_unsure(r) || r == -ENOMEM;
 }
 
 /* As the owner, since root may be nobody on the server; or else as the daemon: an appender may have had the file open

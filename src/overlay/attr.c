@@ -95,6 +95,17 @@ static int find_place(SwOverlay *ov, SwNode *node, SwHandle *handle, Place *plac
     return find_name(ov, node, place);
 }
 
+/* Nobody else writes a stage; of the source's files NFS may tell what was true a minute ago. */
+static int stat_place(SwOverlay *ov, SwNode *node, const Place *place, struct stat *ret_st)
+{
+    if (!ov->network || place->stage || sw_node_is_fresh(ov, node))
+        return ov->port->statat(ov->port, place->file->fd, place->name, ret_st);
+    int r = ov->port->stat_fresh(ov->port, place->file->fd, place->name, ret_st);
+    if (r == 0)
+        sw_node_asked(ov, node);
+    return r;
+}
+
 /* A stage file has a name, but not one that counts. */
 static gboolean is_nameless(SwOverlay *ov, const SwStage *stage)
 {
@@ -125,14 +136,8 @@ int sw_overlay_getattr(SwOverlay *ov, const SwCaller *caller, SwNode *node, SwHa
     ov->port->become(ov->port, &caller->cred);
     g_auto(Place) place;
     int r = find_place(ov, node, handle, &place);
-    /* Nobody else writes a stage; of the source's files NFS may tell what was true a minute ago. */
-    gboolean ask = ov->network && !place.stage && !sw_node_is_fresh(ov, node);
-    if (r == 0 && ask)
-        r = ov->port->stat_fresh(ov->port, place.file->fd, place.name, ret_st);
-    if (r == 0 && ask)
-        sw_node_asked(ov, node);
-    else if (r == 0)
-        r = ov->port->statat(ov->port, place.file->fd, place.name, ret_st);
+    if (r == 0)
+        r = stat_place(ov, node, &place, ret_st);
     /* ESTALE here would spend the kernel's only second walk (F26). */
     if (r == -ESTALE)
         r = -ENOENT;

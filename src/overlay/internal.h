@@ -445,7 +445,7 @@ int sw_old_unlink(SwOverlay *ov, int dirfd, const char *name) G_GNUC_WARN_UNUSED
 /* Takes the links that programs are not to see out of a node's attributes. */
 void sw_node_hide_links_locked(const SwNode *node, struct stat *st);
 /* A handle that was opened, and that is closed. */
-void sw_old_watch_locked(SwOverlay *ov, SwHandle *handle, gint64 now_us);
+void sw_old_watch_locked(SwOverlay *ov, SwHandle *handle);
 void sw_old_unwatch_locked(SwOverlay *ov, SwHandle *handle);
 void sw_old_released(SwOverlay *ov, const SwOld *held);
 /* Keeps what is still read, drops what was kept long enough. */

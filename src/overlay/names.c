@@ -10,8 +10,6 @@
 #include <linux/limits.h>
 #include <string.h>
 
-#define SENT_AGAIN_US (2 * G_USEC_PER_SEC)
-
 static int check_name(const char *name)
 {
     if (strlen(name) > NAME_MAX)
@@ -78,7 +76,7 @@ static gboolean was_made(const Making *m, gint64 begun, const char *target)
     SwPort *port = m->ov->port;
     char text[PATH_MAX];
     struct stat st;
-    if (!m->ov->network || m->lock || port->now_us(port) - begun < SENT_AGAIN_US ||
+    if (!m->ov->network || m->lock || port->now_us(port) - begun < SW_SENT_AGAIN_US ||
         port->stat_fresh(port, m->dir->fd, m->name, &st) < 0 || st.st_uid != m->caller->cred.uid)
         return FALSE;
     if (!target)

@@ -116,11 +116,11 @@ static gint64 look_interval(SwOverlay *ov)
     return sw_control_keeps_old(ov->control) / LOOKS_PER_KEEP;
 }
 
-void sw_old_watch_locked(SwOverlay *ov, SwHandle *handle, gint64 now_us)
+void sw_old_watch_locked(SwOverlay *ov, SwHandle *handle)
 {
     if (!sw_control_keeps_old(ov->control))
         return;
-    handle->look_us = now_us + look_interval(ov);
+    handle->look_us = ov->port->now_us(ov->port) + look_interval(ov);
     handle->look_link.data = handle;
     g_queue_push_tail_link(&ov->looks, &handle->look_link);
 }
@@ -164,7 +164,7 @@ static gboolean next_look(SwOverlay *ov, gint64 now_us, Look *look, gint64 *ret_
     if (!handle || handle->look_us > now_us)
         return FALSE;
     sw_old_unwatch_locked(ov, handle);
-    sw_old_watch_locked(ov, handle, now_us);
+    sw_old_watch_locked(ov, handle);
     *look = (Look){.handle = handle, .node = handle->node, .file = version_locked(handle)};
     sw_node_ref_locked(look->node);
     return TRUE;

@@ -36,11 +36,10 @@ SwHandle *sw_handle_new(SwOverlay *ov, const SwCaller *caller, SwNode *node, SwH
     handle->file = file ? sw_file_ref(file) : NULL;
     if (id)
         handle->id = *id;
-    gint64 now_us = ov->port->now_us(ov->port);
     sw_mutex_lock(&ov->lock);
     sw_node_ref_locked(node);
     node->handles = g_slist_prepend(node->handles, handle);
-    sw_old_watch_locked(ov, handle, now_us);
+    sw_old_watch_locked(ov, handle);
     sw_mutex_unlock(&ov->lock);
     return handle;
 }

@@ -18,9 +18,6 @@
 #include <string.h>
 
 #define STALE_TRIES 16
-/* A call that took so long was sent again, maybe to a server that had been restarted and knew nothing of the first
- * time: then its errno is a question, not an answer (C13). */
-#define SENT_AGAIN_US (2 * G_USEC_PER_SEC)
 
 static void guards_init(SwPosix *posix)
 {
@@ -107,7 +104,7 @@ static int nfs_unlinkat(SwPort *port, int dirfd, const char *name, int flags)
     begun = port->now_us(port);
     r = posix->raw.unlinkat(port, dirfd, name, flags);
     /* The name was there when the caller looked, and is gone, as it should be. */
-    if (r == -ENOENT && port->now_us(port) - begun > SENT_AGAIN_US)
+    if (r == -ENOENT && port->now_us(port) - begun > SW_SENT_AGAIN_US)
         r = 0;
     (void)pthread_rwlock_unlock(guard);
     return r;
@@ -120,7 +117,7 @@ static int nfs_linkat(SwPort *port, int olddir, const char *oldname, int newdir,
     int r = posix->raw.linkat(port, olddir, oldname, newdir, newname);
     struct stat from, to;
 
-    if (r == -EEXIST && port->now_us(port) - begun > SENT_AGAIN_US &&
+    if (r == -EEXIST && port->now_us(port) - begun > SW_SENT_AGAIN_US &&
         posix->raw.stat_fresh(port, olddir, oldname, &from) == 0 &&
         posix->raw.stat_fresh(port, newdir, newname, &to) == 0 && from.st_ino == to.st_ino)
         r = 0;

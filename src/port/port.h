@@ -60,6 +60,10 @@ typedef struct {
     gboolean complete;     /* FALSE: the table could not be read (permission, too many descriptors) */
 } SwHoldings;
 
+/* A call on a network file system that took so long was sent again, maybe to a server that had been restarted and knew
+ * nothing of the first time: then its errno is a question, not an answer (C13). */
+#define SW_SENT_AGAIN_US (2 * G_USEC_PER_SEC)
+
 typedef struct SwPort SwPort;
 
 struct SwPort {

@@ -68,19 +68,26 @@ def read_text(path):
         return "(%s)" % e.strerror
 
 
-class Process(subprocess.Popen):
-    """A program on a host.  `target` is its pid as the test sees it; the parent we wait for is nsrun."""
+class ReportedProcess(subprocess.Popen):
+    """A program that another one starts for us, which writes its pid, our `target`, to a descriptor: the command is what
+    `command_of` makes of that descriptor."""
 
-    def __init__(self, nsrun, host_pid, argv, flags=(), **named):
+    def __init__(self, command_of, **named):
         report_read, report_write = os.pipe()
         try:
-            command = [nsrun, "in", str(host_pid), "-f", str(report_write), *flags, "--", *argv]
-            super().__init__(command, pass_fds=[report_write], **named)
+            super().__init__(command_of(report_write), pass_fds=[report_write], **named)
         finally:
             os.close(report_write)
         with os.fdopen(report_read) as report:
             line = report.readline()
         self.target = int(line) if line else 0
+
+
+class Process(ReportedProcess):
+    """A program on a host.  `target` is its pid as the test sees it; the parent we wait for is nsrun."""
+
+    def __init__(self, nsrun, host_pid, argv, flags=(), **named):
+        super().__init__(lambda fd: [nsrun, "in", str(host_pid), "-f", str(fd), *flags, "--", *argv], **named)
 
     def end(self, number=signal.SIGKILL):
         """Sends a signal to the program itself; it may have ended already."""
