@@ -235,7 +235,7 @@ static int leave_torn_append(SimRun *run, ino_t *ret_ino)
     off_t offset = (off_t)strlen(run->old);
     int fd = openat(run->sim->source, SIM_NAME, O_RDWR | O_CLOEXEC);
     g_autofree char *target = NULL, *link = NULL;
-    struct stat st, told;
+    struct stat st = {0}, told;
 
     if (fd < 0 || fstat(fd, &st) < 0 || pwrite(fd, LATE, strlen(LATE) / 2, offset) < 0)
         sim_complain(run->sim, "cannot prepare the torn append");
