@@ -61,6 +61,32 @@ void sw_mount_of(int fd, SwMount *ret_mount)
         sw_mount_find(mounts, (guint)g_ascii_strtoull(id + strlen("mnt_id:"), NULL, 10), ret_mount);
 }
 
+/* nfs(5), as nfs_show_mount_options() of fs/nfs/super.c writes them.  `nolock` is shown as local_lock=all besides. */
+static const struct {
+    const char *option, *what;
+} doubts[] = {
+    {"soft", "calls fail when the server is slow, and may be carried out all the same: use hard"},
+    {"softerr", "calls fail when the server is slow, and may be carried out all the same: use hard"},
+    {"softreval", "while the server is silent, names are believed as they were: use nosoftreval"},
+    {"nocto", "a file that another host appends to or changes under its lock may be read as it was: use cto"},
+    {"local_lock=all", "flock and fcntl locks exclude programs of this machine only"},
+    {"local_lock=flock", "flock locks exclude programs of this machine only"},
+    {"local_lock=posix", "fcntl locks exclude programs of this machine only"},
+};
+
+void sw_mount_judge(const SwMount *mount, void (*say)(gpointer data, const char *text), gpointer data)
+{
+    g_auto(GStrv) options = mount->options ? g_strsplit(mount->options, ",", 0) : NULL;
+
+    for (guint i = 0; options && i < G_N_ELEMENTS(doubts); i++) {
+        if (!g_strv_contains((const char *const *)options, doubts[i].option))
+            continue;
+        g_autofree char *text = g_strdup_printf("the source's NFS mount %s has the option %s: %s", mount->point,
+                                                doubts[i].option, doubts[i].what);
+        say(data, text);
+    }
+}
+
 gboolean sw_mount_is_nfs3(const SwMount *mount)
 {
     g_auto(GStrv) options = mount->options ? g_strsplit(mount->options, ",", 0) : NULL;

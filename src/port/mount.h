@@ -24,4 +24,8 @@ void sw_mount_find(const char *mountinfo, guint id, SwMount *ret_mount);
 gboolean sw_mount_is_nfs3(const SwMount *mount);
 void sw_mount_clear(SwMount *mount);
 
+/* Tells `say`, in one sentence each, which mount options of an NFS source weaken what applications may rely on, and how
+ * (nfs(5); docs/nfs.md).  The server's export options cannot be seen from here. */
+void sw_mount_judge(const SwMount *mount, void (*say)(gpointer data, const char *text), gpointer data);
+
 #endif

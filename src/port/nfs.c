@@ -148,6 +148,8 @@ void sw_port_posix_suit(SwPort *port, int fd, void (*say)(gpointer data, const c
     if (port->fs_type(port, fd, &type) < 0 || type != NFS_SUPER_MAGIC)
         return;
     sw_mount_of(fd, &posix->mount);
+    if (say)
+        sw_mount_judge(&posix->mount, say, data);
     port->forgets_old = sw_mount_is_nfs3(&posix->mount);
     if (port->forgets_old)
         posix->nfs3 = sw_nfs3_bind(port, &posix->mount, say, data);

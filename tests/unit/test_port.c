@@ -581,6 +581,29 @@ static void mounts_are_told(void **state)
     sw_mount_clear(&mount);
 }
 
+static void add_line(gpointer data, const char *text)
+{
+    g_ptr_array_add(data, g_strdup(text));
+}
+
+/* Only what weakens a promise is told: no longer option that begins alike, and no other value. */
+static void doubtful_mount_options_are_told(void **state)
+{
+    g_autoptr(GPtrArray) said = g_ptr_array_new_with_free_func(g_free);
+    SwMount mount = {.point = (char *)"/nfs", .options = (char *)"rw,vers=3,hard,softly,local_lock=none,actimeo=600"};
+    SwMount unknown = {0};
+
+    sw_mount_judge(&mount, add_line, said);
+    sw_mount_judge(&unknown, add_line, said);
+    assert_int_equal(said->len, 0);
+    mount.options = (char *)"rw,vers=3,soft,nocto,nolock,local_lock=all";
+    sw_mount_judge(&mount, add_line, said);
+    assert_int_equal(said->len, 3);
+    assert_non_null(strstr(said->pdata[0], "mount /nfs has the option soft: calls fail"));
+    assert_non_null(strstr(said->pdata[1], "nocto: "));
+    assert_non_null(strstr(said->pdata[2], "local_lock=all: "));
+}
+
 #define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
 
 int main(void)
@@ -602,6 +625,7 @@ int main(void)
         TEST(xattrs_work_by_name_and_descriptor),
         TEST(file_systems_tell_their_kind),
         TEST(mounts_are_told),
+        TEST(doubtful_mount_options_are_told),
         TEST(data_calls_do_what_they_say),
         TEST(ranges_are_copied_within_and_across),
         TEST(flock_excludes_descriptions),
