@@ -123,7 +123,7 @@ static Life life_of(const Locks *locks, const SwLockText *says, char **ret_comma
     if (fd < 0)
         return fd == -ESRCH ? LIFE_ENDED : LIFE_UNKNOWN;
     port->comm(port, (pid_t)says->pid, comm, sizeof comm);
-    (void)port->close(port, fd);
+    port->pid_unwatch(port, fd);
     if (id != says->process)
         return id == 0 ? LIFE_UNKNOWN : LIFE_ENDED;
     *ret_command = g_strdup(comm);

@@ -41,7 +41,7 @@ void sw_owner_unref(SwOwner *owner)
 {
     while (owner && g_atomic_int_dec_and_test(&owner->refs)) {
         SwOwner *parent = owner->parent;
-        (void)owner->port->close(owner->port, owner->fd);
+        owner->port->pid_unwatch(owner->port, owner->fd);
         g_free(owner);
         owner = parent;
     }
@@ -136,7 +136,7 @@ SwOwnerState sw_owner_state(const SwOwner *owner)
     int status = -1;
     if (owner->port->pid_ended(owner->port, owner->fd, owner->pid, &status) != 1)
         return SW_OWNER_LIVES;
-    if (status == -1) /* an old kernel: what the parent does decides, if there is one */
+    if (status == -1) /* nobody can tell: what the parent does decides, if there is one */
         return owner->parent ? SW_OWNER_EXITED : SW_OWNER_KILLED;
     if (!WIFEXITED(status))
         return WTERMSIG(status) == SIGHUP ? SW_OWNER_HUNG_UP : SW_OWNER_KILLED;

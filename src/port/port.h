@@ -150,6 +150,8 @@ struct SwPort {
      * that no other process of this boot has; 0 where the kernel gives none.
      */
     int (*pid_watch)(SwPort *port, pid_t tgid, guint64 *ret_id);
+    /* Closes it. */
+    void (*pid_unwatch)(SwPort *port, int fd);
     /* 0: the process behind the descriptor lives; 1: it has ended, *ret_status as wait(2) has it, -1 if unknown. */
     int (*pid_ended)(SwPort *port, int fd, pid_t tgid, int *ret_status);
     /* Of `n` such descriptors and their processes, all at once: ret_ended[i] is whether that one has ended. */

@@ -69,6 +69,7 @@ SwProc *sw_proc_new(void)
 
     proc->refs = 1;
     sw_mutex_init(&proc->maps.lock);
+    sw_mutex_init(&proc->ends.lock);
     (void)pthread_cond_init(&proc->maps.wanted, NULL);
     g_queue_init(&proc->maps.jobs);
     proc->loadavg_fd = -1;
@@ -102,6 +103,8 @@ void sw_proc_unref(SwProc *proc)
         (void)close(proc->fd);
     (void)pthread_cond_destroy(&proc->maps.wanted);
     sw_mutex_clear(&proc->maps.lock);
+    sw_exits_free(proc->ends.exits);
+    sw_mutex_clear(&proc->ends.lock);
     g_free(proc);
 }
 
@@ -511,6 +514,7 @@ void sw_proc_bind(SwPort *port)
     port->children = sw_proc_children;
     port->pids_between = sw_proc_pids_between;
     port->pid_watch = sw_proc_watch;
+    port->pid_unwatch = sw_proc_unwatch;
     port->pid_ended = sw_proc_ended;
     port->pids_ended = sw_proc_watched_ended;
 }

@@ -13,6 +13,7 @@
  */
 
 #include "../core/base.h"
+#include "exits.h"
 #include "posix.h"
 
 /* Reference counted, since a thread stuck in `maps` may outlive the port. */
@@ -28,6 +29,12 @@ struct SwProc {
         guint n_readers, n_parked;
         gboolean closed;
     } maps;
+
+    struct { /* proc_watch.c; protected by lock */
+        SwMutex lock;
+        gboolean asked;
+        SwExits *exits; /* owned; NULL where it is not needed or not to be had */
+    } ends;
 
     /* immutable after sw_proc_new */
     int fd;                /* /proc of our own pid namespace, or -1: then nothing is known of anybody */
@@ -100,6 +107,7 @@ int sw_proc_last_pid(SwPort *port, pid_t *ret_pid);
 int sw_proc_children(SwPort *port, pid_t tgid, pid_t *ret_pids, guint max);
 int sw_proc_pids_between(SwPort *port, pid_t after, pid_t upto, pid_t *ret_pids, guint max);
 int sw_proc_watch(SwPort *port, pid_t tgid, guint64 *ret_id);
+void sw_proc_unwatch(SwPort *port, int fd);
 int sw_proc_ended(SwPort *port, int fd, pid_t tgid, int *ret_status);
 int sw_proc_watched_ended(SwPort *port, const int *fds, const pid_t *tgids, guint n, gboolean *ret_ended);
 

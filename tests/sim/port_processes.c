@@ -142,6 +142,11 @@ static int sim_pid_watch(SwPort *port, pid_t tgid, guint64 *ret_id)
     return fd;
 }
 
+static void sim_pid_unwatch(SwPort *port, int fd)
+{
+    (void)port->close(port, fd);
+}
+
 /* Pids are never used twice here. */
 static int sim_pid_ended(SwPort *port, int fd, pid_t tgid, int *ret_status)
 {
@@ -188,6 +193,7 @@ void sim_port_bind_processes(SwPort *port)
     port->children = sim_children;
     port->pids_between = sim_pids_between;
     port->pid_watch = sim_pid_watch;
+    port->pid_unwatch = sim_pid_unwatch;
     port->pid_ended = sim_pid_ended;
     port->pids_ended = sim_pids_ended;
     port->groups = sim_groups;

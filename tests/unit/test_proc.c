@@ -315,8 +315,8 @@ static void watch_end(void (*body)(void), int expected)
     assert_int_equal(r, 1);
     assert_true(status == expected || status == -1); /* before Linux 6.15 nobody can say any more */
     assert_int_equal(port->pid_watch(port, child.pid, &id), -ESRCH);
-    assert_int_equal(port->close(port, fd), 0);
-    assert_int_equal(port->close(port, other), 0);
+    port->pid_unwatch(port, fd);
+    port->pid_unwatch(port, other);
 }
 
 static void fail_with_3(void)

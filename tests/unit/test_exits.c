@@ -1,0 +1,129 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* C19 on kernels before 6.15: how processes ended that somebody else has waited for.  Newer kernels tell it as well, so
+ * what the port does not use there can be tried on all. */
+#include "../../src/port/exits.h"
+
+#include "child.h"
+
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#define CHILDREN 300
+
+static SwExits *exits;
+
+static int set_up(void **state)
+{
+    (void)state;
+    exits = sw_exits_new();
+    return exits ? 0 : -1;
+}
+
+static int tear_down(void **state)
+{
+    (void)state;
+    sw_exits_free(exits);
+    return 0;
+}
+
+static void just_wait(void)
+{
+    child_ready_and_wait();
+}
+
+static void fail_with_3(void)
+{
+    child_ready_and_wait();
+    _exit(3);
+}
+
+static void die_of_kill(void)
+{
+    child_ready_and_wait();
+    (void)raise(SIGKILL);
+}
+
+static void *fail_later(void *data)
+{
+    (void)data;
+    child_ready_and_wait();
+    _exit(4);
+}
+
+/* The first thread ends before the process does. */
+static void lose_the_first_thread(void)
+{
+    pthread_t thread;
+
+    (void)pthread_create(&thread, NULL, fail_later, NULL);
+    pthread_exit(NULL);
+}
+
+static void expect_end(void (*body)(void), int expected)
+{
+    Child child = child_start(body);
+    int status = -2;
+
+    sw_exits_add(exits, 10, child.pid);
+    sw_exits_add(exits, 11, child.pid);
+    child_reap(&child);
+    assert_true(sw_exits_status(exits, 10, &status));
+    assert_int_equal(status, expected);
+    sw_exits_remove(exits, 10);
+    assert_true(sw_exits_status(exits, 11, &status)); /* as often as one likes */
+    assert_int_equal(status, expected);
+    sw_exits_remove(exits, 11);
+    assert_false(sw_exits_status(exits, 11, &status));
+    assert_int_equal(status, -1);
+}
+
+static void ends_are_told_after_the_wait(void **state)
+{
+    (void)state;
+    expect_end(just_wait, 0);
+    expect_end(fail_with_3, 3 << 8);
+    expect_end(die_of_kill, SIGKILL);
+    expect_end(lose_the_first_thread, 4 << 8);
+}
+
+/* The exits of others in between, also of threads, are none of ours. */
+static void many_ends_are_told_apart(void **state)
+{
+    Child failing = child_start(fail_with_3), living = child_start(just_wait);
+    int status;
+
+    (void)state;
+    sw_exits_add(exits, 1, failing.pid);
+    sw_exits_add(exits, 2, living.pid);
+    for (int i = 0; i < CHILDREN; i++) {
+        Child child = child_start(i % 2 ? just_wait : die_of_kill);
+        sw_exits_add(exits, 10 + i, child.pid);
+        child_reap(&child);
+    }
+    child_reap(&failing);
+    assert_true(sw_exits_status(exits, 1, &status));
+    assert_int_equal(status, 3 << 8);
+    for (int i = 0; i < CHILDREN; i++) {
+        assert_true(sw_exits_status(exits, 10 + i, &status));
+        assert_int_equal(status, i % 2 ? 0 : SIGKILL);
+    }
+    assert_false(sw_exits_status(exits, 2, &status)); /* it has not ended */
+    child_reap(&living);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test_setup_teardown(ends_are_told_after_the_wait, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(many_ends_are_told_apart, set_up, tear_down),
+    };
+
+    exits = sw_exits_new();
+    if (!exits) {
+        printf("skipped: the kernel does not tell this process of exits\n");
+        return 77;
+    }
+    sw_exits_free(exits);
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
