@@ -30,11 +30,22 @@ def rig():
         pytest.skip("qemu-system-x86_64 is not installed")
     made = hosts.session()
     yield made
-    made.end()
+    try:
+        made.retire()
+    finally:
+        made.end()
+
+
+def stands(item):
+    """A test of two plain hosts takes those of the test before."""
+    return "hosts" in item.fixturenames and not item.get_closest_marker("options")
 
 
 @pytest.fixture(params=FLAVOURS)
 def lab(request, rig):
+    if stands(request.node):
+        yield rig.standing_lab("/sw", request.param)
+        return
     directory = tempfile.mkdtemp(prefix="sw-test-")
     os.chmod(directory, 0o755)
     lab = rig.lab("/sw", directory, request.param)
@@ -42,6 +53,24 @@ def lab(request, rig):
     lab.destroy()
 
 
+@pytest.fixture
+def source(lab):
+    return lab.sources[0] if lab.sources else lab.source()
+
+
+@pytest.fixture
+def hosts(lab, source, options):
+    """Two hosts over one source."""
+    if not lab.hosts:
+        both = [lab.host(source, name, options, mount=False) for name in ("alpha", "beta")]
+        for host in both:
+            host.launch()
+        for host in both:
+            host.await_mount()
+    return tuple(lab.hosts[:2])
+
+
 def pytest_collection_modifyitems(items):
-    """One flavour after the other."""
-    items.sort(key=lambda item: FLAVOURS.index(item.callspec.params["lab"]) if hasattr(item, "callspec") else -1)
+    """One flavour after the other, and first what shares its hosts."""
+    items.sort(key=lambda item: (FLAVOURS.index(item.callspec.params["lab"]) if hasattr(item, "callspec") and
+                                 "lab" in item.callspec.params else -1, not stands(item)))

@@ -24,6 +24,14 @@ done 2>/dev/null
 awk '$3 ~ /fuse/ && $2 !~ /connections/ { print $2 }' /proc/mounts | while read m; do umount -l "$m"; done
 true
 """
+# Until a mount answers that is not the dead one of a predecessor; 1 after a second.
+AWAIT = r"""
+for i in $(seq 50); do
+    grep -q " $1 " /proc/self/mountinfo && stat -f "$1" >/dev/null && grep -q " $1 " /proc/self/mountinfo && exit 0
+    sleep 0.02
+done 2>/dev/null
+exit 1
+"""
 STACKS = r"""
 for task in /proc/[0-9]*/task/*; do
     [ -e ${task%/task/*}/exe ] || continue
@@ -84,6 +92,13 @@ class VmHost(harness.Host):
     def is_mounted(self):
         return " %s " % self.mnt in self.vm.run(["cat", "/proc/self/mountinfo"], check=True).stdout
 
+    def await_mount(self):
+        """As elsewhere, but the machine itself looks again and again."""
+        while self.vm.run(["bash", "-c", AWAIT, "await", self.mnt], timeout=30 * harness.SLOWNESS).returncode:
+            assert self.daemon.poll() is None, "the daemon ended:\n" + self.log_text()
+        self("None")
+        return self
+
     def daemon_stands_still(self):
         said = self.vm.run("cat /proc/%d/task/*/status" % self.daemon.target).stdout
         states = [line for line in said.splitlines() if line.startswith("State:")]
@@ -122,7 +137,7 @@ class VmLab(harness.Lab):
     def __init__(self, helpers, directory, rig, flavour):
         super().__init__(helpers, directory)
         words = flavour.split(",")
-        self.rig = rig
+        self.rig, self.flavour = rig, flavour
         self.uid = 1000 if "user" in words else 0
         self.export = "squash" if "squash" in words else "free"
         self.nfs_options = ",".join(word for word in words if word not in ("squash", "user"))
@@ -192,6 +207,63 @@ class VmLab(harness.Lab):
         subprocess.run(["rm", "-rf", self.directory], check=False)
 
 
+class StandingLab(VmLab):
+    """A lab whose hosts stay mounted from test to test, while nothing is wrong with them: to mount and unmount two
+    machines takes three times as long as most tests.  Its source is empty when a test begins."""
+
+    def __init__(self, *args):
+        super().__init__(*args)
+        self.seen = {}  # host: how much of its log belongs to former tests
+        self.is_plain = True  # just a pair of plain hosts
+        self.is_sound = True  # its last test has ended well
+
+    def host(self, source, hostname, options="", mount=True, **named):
+        """What is not just a pair of plain hosts does not stay."""
+        self.is_plain = self.is_plain and len(self.hosts) < 2 and not options and not named
+        return super().host(source, hostname, options, mount, **named)
+
+    def suspicious_lines(self, expected):
+        whole, self.hosts = self.hosts, [Since(host, self.seen.get(host, 0)) for host in self.hosts]
+        try:
+            return super().suspicious_lines(expected)
+        finally:
+            self.hosts = whole
+
+    def finish(self, expected_log):
+        """After a test: only what it has left is looked at and removed."""
+        if not self.is_plain or len(self.sources) != 1 or any(host.gone for host in self.hosts):
+            super().finish(expected_log)
+            return
+        for host in self.hosts:
+            host.end_processes()
+            assert host.daemon.poll() is None, "%s: the daemon died (status %d)" % (host.hostname, host.daemon.returncode)
+        problems = ["in the log: " + line for line in self.suspicious_lines(expected_log)]
+        inside = "/disk/%s/%s/.safewritefs" % (self.export, os.path.basename(self.sources[0]))
+        locks = "ls %s/locks" % inside
+        if not harness.eventually(lambda: self.rig.server.run(locks).stdout == "", 5):
+            problems.append("left over: " + self.rig.server.run(locks).stdout)
+        assert not problems, "\n".join(problems)
+        self.hosts[0].vm.run("find %s -mindepth 1 -delete" % self.hosts[0].mnt, check=True)
+        self.rig.server.run("rm -rf %s/salvage/*" % inside, check=True)
+        for host in self.hosts:
+            self.seen[host] = len(host.log_text())
+        self.is_sound = True
+
+    def retire(self):
+        """The end of its last test; says what that left undone."""
+        try:
+            super().finish([])
+        finally:
+            self.destroy()
+
+
+class Since:
+    """A host, with its log from some place on."""
+
+    def __init__(self, host, place):
+        self.hostname, self.log_text = host.hostname, lambda: host.log_text()[place:]
+
+
 class TestRig(machine.Rig):
     """A rig with what the tests need of it besides."""
 
@@ -200,12 +272,31 @@ class TestRig(machine.Rig):
     def __init__(self, directory):
         super().__init__(directory)
         self.views = []
+        self.standing = None
         for client in self.clients:
             client.run("chmod 755 /nfs; true")
         self.known = {client.name: client.run("cd /proc; echo [0-9]*").stdout.split() for client in self.clients}
 
     def lab(self, helpers, directory, flavour):
+        self.retire()
         return VmLab(helpers, directory, self, flavour)
+
+    def standing_lab(self, helpers, flavour):
+        if not self.standing or not self.standing.is_sound or self.standing.flavour != flavour:
+            self.retire()
+            directory = tempfile.mkdtemp(prefix="sw-test-")
+            os.chmod(directory, 0o755)
+            self.standing = StandingLab(helpers, directory, self, flavour)
+        self.standing.is_sound = False
+        return self.standing
+
+    def retire(self):
+        """The machines are to be nobody's."""
+        standing, self.standing = self.standing, None
+        if standing and standing.is_sound:
+            standing.retire()
+        elif standing:
+            standing.destroy()
 
     def look_at(self, export, place):
         """The server's own view of an export, at the path that the clients have it at."""
