@@ -96,6 +96,11 @@ typedef struct {
     gboolean early; /* its OPEN is still to come */
 } Opening;
 
+/* Besides 0 and -errno: the caller is to be answered ESTALE, and what is to become of its second walk is pinned. */
+enum { LED = 1 };
+/* How often an open is begun that the source answers ESTALE: the version is replaced faster than it can be opened. */
+#define STALE_TRIES 16
+
 static void opening_clear(SwOverlay *ov, Opening *opening)
 {
     sw_node_unref(ov, opening->parent);
@@ -111,7 +116,7 @@ static int lead_to(SwOverlay *ov, const Opening *opening, SwNode *node, SwHandle
     pin.handle = handle;
     pin.stage = stage;
     sw_pin_add(ov, opening->caller, &pin);
-    return -ESTALE;
+    return LED;
 }
 
 /* What stands at the name is no file that could be opened here: the LOOKUP of a second walk will tell. */
@@ -119,7 +124,7 @@ static int walk_again(SwOverlay *ov, const Opening *opening)
 {
     SwPin intent = {.from = opening->node, .intent = TRUE, .flags = opening->flags};
     sw_pin_add(ov, opening->caller, &intent);
-    return -ESTALE;
+    return LED;
 }
 
 /* What the kernel knows of the node: its pages are true, or it believes a size that is not (C2), or it will ask. */
@@ -293,7 +298,7 @@ static int open_write(SwOverlay *ov, Opening *opening, SwHandle **ret_handle)
     return open_staged(ov, opening, base, &found);
 }
 
-/* By the name that `opening` has. */
+/* By the name that `opening` has: 0, LED or -errno. */
 static int open_named(SwOverlay *ov, Opening *opening, SwHandle **ret_handle)
 {
     const SwCaller *caller = opening->caller;
@@ -333,15 +338,17 @@ static int open_committed(SwOverlay *ov, Opening *opening, SwHandle **ret_handle
     gboolean repeat = sw_pin_take_repeat(ov, caller, node, opening->flags, &pin);
     if (repeat && open_repeated(ov, opening, &pin, ret_handle))
         return 0;
-    if (!repeat && sw_node_has_several_names(ov, node))
-        return walk_again(ov, opening);
-    if (!sw_node_first_name(ov, node, &opening->parent, &opening->name))
-        return walk_again(ov, opening);
-    opening->final = repeat;
-    int r = open_named(ov, opening, ret_handle);
+    int r = -ENOENT;
+    if ((repeat || !sw_node_has_several_names(ov, node)) &&
+        sw_node_first_name(ov, node, &opening->parent, &opening->name)) {
+        opening->final = repeat;
+        r = open_named(ov, opening, ret_handle);
+    }
     /* Gone, whoever has it open: a second walk finds that out, and with O_CREAT makes it anew.  Only a magic link does
      * not walk, and is served through another handle when it comes again. */
-    return r == -ENOENT ? walk_again(ov, opening) : r;
+    if (r == -ENOENT || r == -ESTALE)
+        r = walk_again(ov, opening);
+    return r == LED ? -ESTALE : r;
 }
 
 int sw_open_resolve(SwOverlay *ov, const SwCaller *caller, SwNode *from, SwNode *node, SwNode *parent, const char *name,
@@ -354,8 +361,11 @@ int sw_open_resolve(SwOverlay *ov, const SwCaller *caller, SwNode *from, SwNode 
     sw_node_ref_locked(parent);
     sw_mutex_unlock(&ov->lock);
     int r = open_named(ov, &opening, &handle);
-    /* ESTALE: open_named has pinned where to go. */
-    if (r != -ESTALE && r != -ENOENT) {
+    for (guint tries = 0; r == -ESTALE && tries < STALE_TRIES; tries++) {
+        sw_file_unref(g_steal_pointer(&opening.dir));
+        r = open_named(ov, &opening, &handle);
+    }
+    if (r != LED && r != -ENOENT) {
         SwPin pin = {.from = from, .node = node, .parent = parent, .name = opening.name};
         pin.flags = flags;
         pin.handle = handle;

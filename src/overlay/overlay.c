@@ -64,12 +64,13 @@ static gboolean can_clone(SwOverlay *ov)
     int b = ov->port->openat(ov->port, dir, "clone-b", O_RDWR | O_CREAT | O_EXCL, 0600);
     gboolean can =
         a >= 0 && b >= 0 && ov->port->pwrite(ov->port, a, "x", 1, 0) == 1 && ov->port->clone(ov->port, a, b) == 0;
-    ov->port->unlinkat(ov->port, dir, "clone-a", 0);
-    ov->port->unlinkat(ov->port, dir, "clone-b", 0);
+    /* Closed first: an NFS client gives what is open another name before it removes it. */
     if (a >= 0)
         ov->port->close(ov->port, a);
     if (b >= 0)
         ov->port->close(ov->port, b);
+    ov->port->unlinkat(ov->port, dir, "clone-a", 0);
+    ov->port->unlinkat(ov->port, dir, "clone-b", 0);
     return can;
 }
 

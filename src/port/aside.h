@@ -3,7 +3,7 @@
 #define SW_ASIDE_H
 
 /*
- * A second, private mount of an NFSv3 export, to rename through.  Inside of the real port.
+ * A second, private mount of an NFS export, to rename through.  Inside of the real port.
  *
  * The client renames over a file that somebody on this machine has open by giving that another name first, and for a
  * moment the name is missing (FACTS F9).  It knows of open files by its own cache of names; a second mount that shares

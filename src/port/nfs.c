@@ -5,8 +5,9 @@
  *
  * It renames or removes a file whose dentry anybody on this machine uses, be it only for one stat(2) under way, by
  * giving it a name like .nfs0001 first (fs/nfs/dir.c, nfs_rename, nfs_unlink): for that time the name is missing, and
- * other hosts believe that for long (FACTS F9).  So nobody here looks at a name while it is renamed over or removed.
- * Names are told apart by a hash of theirs only: two that share it wait for each other for one call.
+ * other hosts believe that for long (FACTS F9).  So nobody here looks at a name while it is renamed over or removed
+ * (names are told apart by a hash of theirs only: two that share it wait for each other for one call), and what
+ * replaces a file that is open takes another way (over_open.h).
  *
  * A call that needs several steps on the server gets ESTALE when the file is replaced between them, and the kernel
  * tries it once more only.  Here it is tried again as long as its directory is there.
@@ -151,8 +152,7 @@ void sw_port_posix_suit(SwPort *port, int fd, void (*say)(gpointer data, const c
     if (say)
         sw_mount_judge(&posix->mount, say, data);
     port->forgets_old = sw_mount_is_nfs3(&posix->mount);
-    if (port->forgets_old)
-        posix->nfs3 = sw_nfs3_bind(port, &posix->mount, say, data);
+    posix->over = sw_over_open_bind(port, &posix->mount, say, data);
     posix->raw = *port;
     guards_init(posix);
     port->openat = nfs_openat;

@@ -60,7 +60,7 @@ static void posix_free(SwPort *port)
 {
     sw_proc_maps_close(sw_posix_proc(port));
     sw_proc_unref(sw_posix_proc(port));
-    sw_nfs3_free(((SwPosix *)port)->nfs3);
+    sw_over_open_free(((SwPosix *)port)->over);
     sw_mount_clear(&((SwPosix *)port)->mount);
     g_free(port);
 }

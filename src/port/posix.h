@@ -7,7 +7,7 @@
  */
 
 #include "mount.h"
-#include "nfs3.h"
+#include "over_open.h"
 #include "port.h"
 
 #include <errno.h>
@@ -21,10 +21,10 @@ typedef struct SwProc SwProc;
 
 typedef struct {
     SwPort base;
-    SwProc *proc;  /* owned reference */
-    SwMount mount; /* of the source, on NFS */
-    SwNfs3 *nfs3;  /* where that is NFSv3 */
-    SwPort raw;    /* the members as they were before sw_port_posix_suit */
+    SwProc *proc;     /* owned reference */
+    SwMount mount;    /* of the source, on NFS */
+    SwOverOpen *over; /* likewise */
+    SwPort raw;       /* the members as they were before sw_port_posix_suit */
     pthread_rwlock_t guards[SW_NAME_GUARDS];
 } SwPosix;
 

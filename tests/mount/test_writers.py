@@ -6,7 +6,7 @@ import stat
 import time
 
 import pytest
-from harness import PYTHON, eventually, payload
+from harness import PYTHON, SLOWNESS, eventually, payload
 
 OLD = payload("old", 20_000)
 
@@ -288,7 +288,7 @@ def test_rewriters_on_both_hosts(hosts):
     readers = [a.reader("f", versions), b.reader("f", versions)]
     writers = [a.worker(), a.worker(), b.worker(), b.worker()]
     for number, writer in enumerate(writers):
-        writer.start("for i in range(40): put('f', data, piece=8192)", data=versions[number + 1])
+        writer.start("for i in range(rounds): put('f', data, piece=8192)", data=versions[number + 1], rounds=int(40 / SLOWNESS))
     for writer in writers:
         writer.finish()
     for reader in readers:

@@ -17,7 +17,7 @@ import machine  # noqa: E402
 
 # Ends whatever a test has left on a machine, kernel threads and what is there from the start excepted.
 SWEEP = r"""
-hostname "$1"; shift
+echo "$1" >/proc/sys/kernel/hostname; shift
 for pid in $(cd /proc; echo [0-9]*); do
     case " $* $$ $PPID " in *" $pid "*) ;; *) [ -e /proc/$pid/exe ] && kill -9 $pid ;; esac
 done 2>/dev/null
@@ -68,7 +68,7 @@ class VmHost(harness.Host):
         self.daemon = self.init = self._worker = None
         self.gone, self.pid = False, 0
         os.makedirs(self.mnt, exist_ok=True)
-        self.vm.run("hostname %s; mkdir -p %s %s; chmod 755 %s %s" % (hostname, self.mnt, self.scratch, self.scratch,
+        self.vm.run("echo %s >/proc/sys/kernel/hostname; mkdir -p %s %s; chmod 755 %s %s" % (hostname, self.mnt, self.scratch, self.scratch,
                                                                     lab.directory), check=True)
 
     def popen(self, command, cwd=None, uid=None, gid=None, groups=None, pid=None, flags=(), **named):

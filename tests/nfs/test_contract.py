@@ -1,13 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """The contract over NFS: mounted tests, the very same, for which real caches, a server and a network between the hosts
 make a difference.  The others can be run so as well: SW_NFS=vers=4.2 pytest tests/mount/test_x.py."""
-import importlib
-import os
-import sys
-
-import pytest
-
-sys.path.insert(0, os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "mount"))
+from chosen import take
 
 CHOSEN = {
     "writers": "rename_commits unlink_of_a_file_being_rewritten rewriters_on_both_hosts last_commit_wins",
@@ -18,20 +12,7 @@ CHOSEN = {
     "appends": "growth_is_seen_by_the_next_open append_to_a_file_being_replaced killed_appender_keeps_its_records",
     "locks": "killed_owner link_count script_inherits",
     "file_locks": "one_excludes_the_other waits_for_its_turn release_commits_and_acquire_moves",
-    "hosts": "a_commit_right_after_waking_fails a_killed_daemon_is_buried_by_its_neighbour",
 }
 
-
-def take(module, names):
-    name = "test_" + module
-    pytest.register_assert_rewrite(name)
-    tests = importlib.import_module(name)
-    for chosen in names.split():
-        globals()["test_%s_%s" % (module, chosen)] = getattr(tests, "test_" + chosen)
-    for fixture, value in vars(tests).items():
-        if hasattr(value, "_pytestfixturefunction"):
-            globals().setdefault(fixture, value)
-
-
 for _module, _names in CHOSEN.items():
-    take(_module, _names)
+    take(globals(), _module, _names)

@@ -16,7 +16,7 @@ def names(lab, place):
 
 
 def host_id(lab, host):
-    return [name for name in names(lab, "hosts") if name.split(".")[0] in (host.hostname, host.vm.name)][0]
+    return [name for name in names(lab, "hosts") if name.split(".")[0] == host.hostname][0]
 
 
 def is_buried(lab, identity):
