@@ -16,13 +16,14 @@
 
 #define FIRST_PID_NAMESPACE 0xEFFFFFFCU /* PROC_PID_INIT_INO of the kernel's include/linux/proc_ns.h */
 #define BUFFER_SIZE (4 * 1024 * 1024)
-#define WAIT_MS 20 /* per try */
-#define WAITS 5
+#define WAIT_US (200 * 1000)
 #define WHAT_OFFSET (NLMSG_HDRLEN + sizeof(struct cn_msg))
 
 typedef struct {
+    int fd;
     pid_t tgid;
-    int status; /* -1 until known */
+    int status;     /* -1 until known */
+    gboolean early; /* the first thread has ended before others */
     gboolean lost;
 } Watched;
 
@@ -152,7 +153,7 @@ void sw_exits_add(SwExits *exits, int fd, pid_t tgid)
     Watched *watched = g_new0(Watched, 1);
 
     sw_exits_read(exits);
-    *watched = (Watched){.tgid = tgid, .status = -1};
+    *watched = (Watched){.fd = fd, .tgid = tgid, .status = -1};
     SW_HOLD(&exits->lock);
     forget_former(exits, tgid);
     g_hash_table_insert(exits->by_fd, GINT_TO_POINTER(fd), watched);
@@ -170,8 +171,15 @@ void sw_exits_remove(SwExits *exits, int fd)
     g_hash_table_remove(exits->by_fd, GINT_TO_POINTER(fd));
 }
 
-/* Each thread's exit is told.  All of a process that ends by a signal, or by exit_group(2), have its status; one that
- * ended before the others, be it the first, had none. */
+static gboolean has_ended(const Watched *watched)
+{
+    struct pollfd ask = {.fd = watched->fd, .events = POLLIN};
+
+    return TEMP_FAILURE_RETRY(poll(&ask, 1, 0)) == 1;
+}
+
+/* Each thread's exit is told.  All of a process that ends by a signal, or by exit_group(2), have its status; a thread
+ * that ends before, be it the first, has 0. */
 static void take_in(SwExits *exits, const struct proc_event *event)
 {
     pid_t tid = event->event_data.exit.process_pid, tgid = event->event_data.exit.process_tgid;
@@ -180,7 +188,11 @@ static void take_in(SwExits *exits, const struct proc_event *event)
     for (GSList *at = list_of(exits, tgid); at; at = at->next) {
         Watched *watched = at->data;
 
-        if (status & 0x7f || (tid == tgid && watched->status == -1) || (status && watched->status == 0))
+        if (status)
+            watched->status = status;
+        else if (tid == tgid && !has_ended(watched))
+            watched->early = TRUE;
+        else if (watched->status == -1 && (tid == tgid || (watched->early && has_ended(watched))))
             watched->status = status;
     }
 }
@@ -234,12 +246,14 @@ static gboolean is_settled(SwExits *exits, int fd, gboolean late, int *ret_statu
 gboolean sw_exits_status(SwExits *exits, int fd, int *ret_status)
 {
     struct pollfd news = {.fd = exits->fd, .events = POLLIN};
+    gint64 deadline = g_get_monotonic_time() + WAIT_US, now;
 
-    for (guint tries = 0; tries <= WAITS; tries++) {
+    do {
+        now = g_get_monotonic_time();
         sw_exits_read(exits);
-        if (is_settled(exits, fd, tries == WAITS, ret_status))
+        if (is_settled(exits, fd, now >= deadline, ret_status))
             break;
-        (void)poll(&news, 1, WAIT_MS);
-    }
+        (void)poll(&news, 1, (int)((deadline - now) / 1000) + 1);
+    } while (now < deadline);
     return *ret_status != -1;
 }

@@ -21,8 +21,8 @@ typedef struct SwExits SwExits;
 SwExits *sw_exits_new(void);
 void sw_exits_free(SwExits *exits);
 
-/* Remembers how process `tgid`, which has not been waited for yet, ends: under the number `fd`, which is nobody else's
- * until it is removed. */
+/* Remembers how the process `tgid` of the pidfd `fd`, which has not been waited for yet, ends, until that is removed.
+ */
 void sw_exits_add(SwExits *exits, int fd, pid_t tgid);
 void sw_exits_remove(SwExits *exits, int fd);
 

@@ -5,10 +5,10 @@
  *
  * Opening `maps` of a process that is inside execve(2) blocks until the exec is over, and the exec may be waiting for
  * the very answer we are about to give.  So a detached thread does it, a *reader*, and is left behind at the deadline:
- * it goes on when the exec is over, and frees what it shares with the one who asked.  On a busy machine a thread that
- * is not blocked can miss any deadline, and the commit would come after close(2) (C3): as long as it only lacks a
- * processor, it is waited for.  A few readers that are done stay, parked, for the next who asks: making one costs 20
- * system calls.
+ * it goes on when the exec is over, and frees what it shares with the one who asked.  On a busy machine a thread can
+ * miss any deadline, and the commit would come after close(2) (C3): as long as it only lacks a processor, it is waited
+ * for, and for a while also if it is blocked by something else than an exec: whoever is in its way may lack one.  A few
+ * readers that are done stay, parked, for the next who asks: making one costs 20 system calls.
  */
 
 #include "proc.h"
@@ -24,6 +24,7 @@
 #define NS_PER_S 1000000000L
 #define DEADLINE_NS (20L * 1000 * 1000)
 #define DEADLINES_MAX 250 /* of a thread that is not blocked: 5 s */
+#define BLOCKED_MAX 10    /* of one that is: not long, for munmap(2) may wait for us with what it waits for */
 #define READERS_MAX 16    /* threads, most of them left behind; beyond, "cannot be asked" is the answer */
 #define PARKED_MAX 4
 #define STACK_SIZE (256 * 1024)
@@ -246,6 +247,17 @@ static gboolean is_runnable(const SwProc *proc, const Job *job)
     return state && strncmp(state, ") R", 3) == 0;
 }
 
+/* Is the reader to be left to itself, that many deadlines after it began? */
+static gboolean is_stuck(const SwProc *proc, const Job *job, guint deadlines)
+{
+    SwProcMemory memory;
+
+    if (deadlines == 0 || is_runnable(proc, job))
+        return FALSE;
+    return deadlines >= BLOCKED_MAX ||
+           (sw_proc_memory(proc->fd, job->tgid, &memory) == 0 && memory == SW_PROC_NEW_MEMORY);
+}
+
 static int await(const SwProc *proc, Job *job)
 {
     struct timespec until;
@@ -253,7 +265,7 @@ static int await(const SwProc *proc, Job *job)
 
     (void)clock_gettime(CLOCK_MONOTONIC, &until);
     (void)pthread_mutex_lock(&job->lock);
-    for (guint tries = 0; !job->done && tries < DEADLINES_MAX && (!tries || is_runnable(proc, job)); tries++) {
+    for (guint tries = 0; !job->done && tries < DEADLINES_MAX && !is_stuck(proc, job, tries); tries++) {
         until.tv_nsec += DEADLINE_NS;
         if (until.tv_nsec >= NS_PER_S) {
             until.tv_nsec -= NS_PER_S;

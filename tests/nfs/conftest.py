@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The fixtures and the supervisor of the mounted tests, with the rig's machines for hosts, on v4.2.
+"""The fixtures and the supervisor of the mounted tests, with the rig's machines for hosts, on v4.2 and v3.
 
 SW_NFS="vers=4.2;vers=3,squash" chooses other flavours (hosts.py has their words), SW_RIG a rig that is up already."""
 import importlib.util
@@ -11,7 +11,6 @@ import tempfile
 import pytest
 
 HERE = os.path.dirname(os.path.abspath(__file__))
-FLAVOURS = (os.environ.get("SW_NFS") or "vers=4.2").split(";")
 # A machine in software emulation is so much slower than this one.
 os.environ.setdefault("SW_SLOWNESS", "5")
 
@@ -20,15 +19,14 @@ _spec = importlib.util.spec_from_file_location("mount_conftest", os.path.join(os
 _module = importlib.util.module_from_spec(_spec)
 _spec.loader.exec_module(_module)
 globals().update({name: value for name, value in vars(_module).items() if not name.startswith("_")})
+machines = importlib.import_module("hosts")  # the name is a fixture's as well
 
 
 @pytest.fixture(scope="session")
 def rig():
-    import hosts
-
     if not shutil.which("qemu-system-x86_64"):
         pytest.skip("qemu-system-x86_64 is not installed")
-    made = hosts.session()
+    made = machines.session()
     yield made
     try:
         made.retire()
@@ -41,7 +39,7 @@ def stands(item):
     return "hosts" in item.fixturenames and not item.get_closest_marker("options")
 
 
-@pytest.fixture(params=FLAVOURS)
+@pytest.fixture(params=machines.FLAVOURS)
 def lab(request, rig):
     if stands(request.node):
         yield rig.standing_lab("/sw", request.param)
@@ -72,5 +70,10 @@ def hosts(lab, source, options):
 
 def pytest_collection_modifyitems(items):
     """One flavour after the other, and first what shares its hosts."""
-    items.sort(key=lambda item: (FLAVOURS.index(item.callspec.params["lab"]) if hasattr(item, "callspec") and
-                                 "lab" in item.callspec.params else -1, not stands(item)))
+
+    def place(item):
+        params = item.callspec.params if hasattr(item, "callspec") else {}
+        flavour = params.get("lab") or params.get("flavour")
+        return machines.FLAVOURS.index(flavour) if flavour else -1, not stands(item)
+
+    items.sort(key=place)

@@ -15,6 +15,8 @@ sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 import harness  # noqa: E402
 import machine  # noqa: E402
 
+# SW_NFS chooses others: the NFS mount options, and words of VmLab.
+FLAVOURS = (os.environ.get("SW_NFS") or "vers=4.2;vers=3").split(";")
 # Ends whatever a test has left on a machine, kernel threads and what is there from the start excepted.
 SWEEP = r"""
 echo "$1" >/proc/sys/kernel/hostname; shift

@@ -9,7 +9,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-#define CHILDREN 300
+#define CHILDREN 100 /* child.h needs the descriptors 198 and 199 */
 
 static SwExits *exits;
 
@@ -46,7 +46,7 @@ static void die_of_kill(void)
 
 static void *fail_later(void *data)
 {
-    (void)data;
+    (void)pthread_join(*(pthread_t *)data, NULL);
     child_ready_and_wait();
     _exit(4);
 }
@@ -54,27 +54,44 @@ static void *fail_later(void *data)
 /* The first thread ends before the process does. */
 static void lose_the_first_thread(void)
 {
+    static pthread_t first;
     pthread_t thread;
 
-    (void)pthread_create(&thread, NULL, fail_later, NULL);
+    first = pthread_self();
+    (void)pthread_create(&thread, NULL, fail_later, &first);
     pthread_exit(NULL);
+}
+
+/* A pidfd of the child, watched. */
+static int add(const Child *child)
+{
+    int fd = (int)syscall(SYS_pidfd_open, child->pid, 0);
+
+    assert_true(fd >= 0);
+    sw_exits_add(exits, fd, child->pid);
+    return fd;
+}
+
+static void drop(int fd)
+{
+    sw_exits_remove(exits, fd);
+    (void)close(fd);
 }
 
 static void expect_end(void (*body)(void), int expected)
 {
     Child child = child_start(body);
-    int status = -2;
+    int status = -2, fd = add(&child), other = add(&child);
 
-    sw_exits_add(exits, 10, child.pid);
-    sw_exits_add(exits, 11, child.pid);
+    sw_exits_read(exits); /* that the first thread has ended may be known before the rest */
     child_reap(&child);
-    assert_true(sw_exits_status(exits, 10, &status));
+    assert_true(sw_exits_status(exits, fd, &status));
     assert_int_equal(status, expected);
-    sw_exits_remove(exits, 10);
-    assert_true(sw_exits_status(exits, 11, &status)); /* as often as one likes */
+    drop(fd);
+    assert_true(sw_exits_status(exits, other, &status)); /* as often as one likes */
     assert_int_equal(status, expected);
-    sw_exits_remove(exits, 11);
-    assert_false(sw_exits_status(exits, 11, &status));
+    drop(other);
+    assert_false(sw_exits_status(exits, other, &status));
     assert_int_equal(status, -1);
 }
 
@@ -91,25 +108,26 @@ static void ends_are_told_after_the_wait(void **state)
 static void many_ends_are_told_apart(void **state)
 {
     Child failing = child_start(fail_with_3), living = child_start(just_wait);
-    int status;
+    int status, fds[CHILDREN], failed = add(&failing), lives = add(&living);
 
     (void)state;
-    sw_exits_add(exits, 1, failing.pid);
-    sw_exits_add(exits, 2, living.pid);
     for (int i = 0; i < CHILDREN; i++) {
         Child child = child_start(i % 2 ? just_wait : die_of_kill);
-        sw_exits_add(exits, 10 + i, child.pid);
+        fds[i] = add(&child);
         child_reap(&child);
     }
     child_reap(&failing);
-    assert_true(sw_exits_status(exits, 1, &status));
+    assert_true(sw_exits_status(exits, failed, &status));
     assert_int_equal(status, 3 << 8);
     for (int i = 0; i < CHILDREN; i++) {
-        assert_true(sw_exits_status(exits, 10 + i, &status));
+        assert_true(sw_exits_status(exits, fds[i], &status));
         assert_int_equal(status, i % 2 ? 0 : SIGKILL);
+        drop(fds[i]);
     }
-    assert_false(sw_exits_status(exits, 2, &status)); /* it has not ended */
+    assert_false(sw_exits_status(exits, lives, &status)); /* it has not ended */
     child_reap(&living);
+    drop(lives);
+    drop(failed);
 }
 
 int main(void)

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""C1 on NFSv3, whose server forgets a file with its last name, and whose client leaves a gap where it replaces a file that
-it has open: two machines over one export.  Asked for by SW_NFS=vers=3, as for the mounted tests (hosts.py)."""
+"""C1 over NFS, whose client leaves a gap where it replaces a file that it has open, and whose server forgets a file with
+its last name (v3): two machines over one export."""
 
 import json
 import os
@@ -15,8 +15,7 @@ sys.path += [HERE, os.path.join(os.path.dirname(HERE), "mount")]
 import harness  # noqa: E402
 import hosts  # noqa: E402
 
-OPTIONS = os.environ.get("SW_NFS", "")
-MNT = "/mnt/v3"
+MNT = "/mnt/versions"
 SIZE = 20000
 OLD = 1 << 20  # so many times "old": more than the kernel reads ahead of a first byte
 
@@ -95,16 +94,16 @@ except OSError as e:
 class Pair:
     """Both clients with a mount of one directory of the export."""
 
-    def __init__(self, rig, options):
+    def __init__(self, rig, flavour, options):
         self.machines = [*rig.clients[:2], rig.server]
         name = uuid.uuid4().hex[:8]
         with open(os.path.join(harness.BUILD, "src", "safewritefs"), "rb") as f:
             program = f.read()
         for machine in rig.clients[:2]:
-            self.source = machine.nfs(OPTIONS) + "/" + name
-            machine.run("cat > /tmp/sw-v3 && chmod 755 /tmp/sw-v3 && mkdir -p %s %s" % (self.source, MNT), check=True,
+            self.source = machine.nfs(flavour) + "/" + name
+            machine.run("cat > /tmp/sw-daemon && chmod 755 /tmp/sw-daemon && mkdir -p %s %s" % (self.source, MNT), check=True,
                         given=program)
-            machine.run(["/tmp/sw-v3", "-o", options, self.source, MNT], check=True)
+            machine.run(["/tmp/sw-daemon", "-o", options, self.source, MNT], check=True)
         self.places = [MNT, MNT, "/export/free/" + name]
 
     def python(self, number, code, **values):
@@ -123,24 +122,21 @@ class Pair:
         for machine in self.machines[:2]:
             machine.run("umount %s" % MNT, check=True)
         for machine in self.machines[:2]:  # it leaves after the mount is gone
-            machine.run("for i in $(seq 100); do pidof sw-v3 || break; sleep 0.1; done")
+            machine.run("for i in $(seq 100); do pidof sw-daemon || break; sleep 0.1; done")
         assert self.machines[0].run("ls -A %s/.safewritefs/hosts" % self.source).stdout == ""
 
 
-@pytest.fixture(scope="module")
-def rig():
-    if "vers=3" not in OPTIONS:
-        pytest.skip("SW_NFS is not vers=3")
-    rig = hosts.session()
-    yield rig
-    rig.end()
+@pytest.fixture(params=hosts.FLAVOURS)
+def flavour(request):
+    return request.param
 
 
 @pytest.fixture
-def pair(request, rig):
-    # SW_V3_OPTIONS=keep=never shows what this is good for.
-    options = [getattr(request, "param", "keep-old=60"), os.environ.get("SW_V3_OPTIONS")]
-    pair = Pair(rig, ",".join(filter(None, options)))
+def pair(request, rig, flavour):
+    # SW_OPTIONS=keep=never shows what keeping is good for.
+    options = [getattr(request, "param", "keep-old=60"), os.environ.get("SW_OPTIONS")]
+    rig.retire()
+    pair = Pair(rig, flavour, ",".join(filter(None, options)))
     yield pair
     pair.end()
 
@@ -171,6 +167,7 @@ def test_old_version_is_read_ten_seconds_later(pair, call):
 
 @pytest.mark.parametrize("pair", ["keep-old=6"], indirect=True)
 @pytest.mark.parametrize("call", ["mv g f", "rm f"])
+@pytest.mark.parametrize("flavour", [flavour for flavour in hosts.FLAVOURS if "vers=3" in flavour], indirect=True)
 def test_old_version_is_kept_by_who_reads_it(pair, call):
     """C1: and also after keep-old, by a link of its own machine, which ends with the reader."""
     assert hold_meanwhile(pair, call, 20) == "whole"
