@@ -69,7 +69,7 @@ def hosts(lab, source, options):
 
 
 def pytest_collection_modifyitems(items):
-    """One flavour after the other, or each on a rig of its own, and first what shares its hosts."""
+    """One flavour after the other, and first what shares its hosts."""
 
     def place(item):
         params = item.callspec.params if hasattr(item, "callspec") else {}
@@ -77,5 +77,3 @@ def pytest_collection_modifyitems(items):
         return machines.FLAVOURS.index(flavour) if flavour else -1, not stands(item)
 
     items.sort(key=place)
-    for item in items:
-        item.add_marker(pytest.mark.xdist_group("rig %d" % place(item)[0]))
