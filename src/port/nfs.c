@@ -32,6 +32,16 @@ static void guards_init(SwPosix *posix)
     (void)pthread_rwlockattr_destroy(&attr);
 }
 
+void sw_nfs_clear(SwPosix *posix)
+{
+    if (!posix->raw.free) /* never suited to NFS */
+        return;
+    sw_over_open_free(posix->over);
+    sw_mount_clear(&posix->mount);
+    for (guint i = 0; i < SW_NAME_GUARDS; i++)
+        (void)pthread_rwlock_destroy(&posix->guards[i]);
+}
+
 static guint guard_of(const char *name)
 {
     return g_str_hash(name) % SW_NAME_GUARDS;

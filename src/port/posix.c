@@ -60,8 +60,7 @@ static void posix_free(SwPort *port)
 {
     sw_proc_maps_close(sw_posix_proc(port));
     sw_proc_unref(sw_posix_proc(port));
-    sw_over_open_free(((SwPosix *)port)->over);
-    sw_mount_clear(&((SwPosix *)port)->mount);
+    sw_nfs_clear((SwPosix *)port);
     g_free(port);
 }
 

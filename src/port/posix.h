@@ -32,6 +32,8 @@ void sw_files_bind(SwPort *port); /* files.c: opening, names, data */
 void sw_attrs_bind(SwPort *port); /* attrs.c: attributes */
 void sw_cred_bind(SwPort *port);  /* cred.c: become */
 void sw_proc_bind(SwPort *port);  /* proc*.c: processes */
+/* What sw_port_posix_suit has made for NFS, if it has. */
+void sw_nfs_clear(SwPosix *posix);
 
 /* Makes the calling thread act as the daemon itself for a while; `saved` remembers what to go back to. */
 typedef struct {
