@@ -36,22 +36,16 @@ struct SwExits {
     GHashTable *by_tgid; /* pid_t: GSList of the Watched that have that number and are not known to have ended */
 };
 
-/* What goes to the kernel, and the beginning of what comes from it. */
-typedef struct {
-    struct nlmsghdr head;
-    struct cn_msg message;
-    guint32 operation;
-} __attribute__((packed)) Request;
-
-static int ask(int fd, enum proc_cn_mcast_op operation)
+static int ask(int fd, guint32 operation)
 {
-    Request request = {
-        .head = {.nlmsg_len = sizeof request, .nlmsg_type = NLMSG_DONE, .nlmsg_pid = (guint32)getpid()},
-        .message = {.id = {.idx = CN_IDX_PROC, .val = CN_VAL_PROC}, .len = sizeof request.operation},
-        .operation = operation,
-    };
+    guint8 request[WHAT_OFFSET + sizeof operation];
+    struct nlmsghdr head = {.nlmsg_len = sizeof request, .nlmsg_type = NLMSG_DONE, .nlmsg_pid = (guint32)getpid()};
+    struct cn_msg message = {.id = {.idx = CN_IDX_PROC, .val = CN_VAL_PROC}, .len = sizeof operation};
 
-    return send(fd, &request, sizeof request, 0) == (ssize_t)sizeof request ? 0 : -errno;
+    memcpy(request, &head, sizeof head);
+    memcpy(request + NLMSG_HDRLEN, &message, sizeof message);
+    memcpy(request + WHAT_OFFSET, &operation, sizeof operation);
+    return send(fd, request, sizeof request, 0) == (ssize_t)sizeof request ? 0 : -errno;
 }
 
 /* Only exits wake us.  What a filter loads is taken for network order. */
@@ -200,25 +194,20 @@ static void take_in(SwExits *exits, const struct proc_event *event)
 /* FALSE: there is nothing more for now. */
 static gboolean read_one(SwExits *exits)
 {
-    struct {
-        struct nlmsghdr head;
-        struct cn_msg message;
-        struct proc_event event;
-    } __attribute__((packed)) told = {0};
-    struct proc_event event;
+    guint8 told[WHAT_OFFSET + sizeof(struct proc_event)];
+    struct proc_event event = {0};
     struct sockaddr_nl from = {0};
     socklen_t size = sizeof from;
     ssize_t got;
 
-    G_STATIC_ASSERT(offsetof(typeof(told), event) == WHAT_OFFSET);
-    got = TEMP_FAILURE_RETRY(recvfrom(exits->fd, &told, sizeof told, 0, (struct sockaddr *)&from, &size));
+    got = TEMP_FAILURE_RETRY(recvfrom(exits->fd, told, sizeof told, 0, (struct sockaddr *)&from, &size));
     if (got < 0)
         return errno == ENOBUFS; /* some were lost; there may be others behind that */
     /* Others than the kernel may send to the group as well. */
     if (from.nl_pid != 0 ||
         got < (ssize_t)(WHAT_OFFSET + G_STRUCT_OFFSET(struct proc_event, event_data) + sizeof event.event_data.exit))
         return TRUE;
-    memcpy(&event, &told.event, sizeof event); /* not aligned where it lies */
+    memcpy(&event, told + WHAT_OFFSET, got - WHAT_OFFSET); /* not aligned where it lies */
     if (event.what == PROC_EVENT_EXIT)
         take_in(exits, &event);
     return TRUE;
