@@ -181,12 +181,10 @@ static void take_in(SwExits *exits, const struct proc_event *event)
 
     for (GSList *at = list_of(exits, tgid); at; at = at->next) {
         Watched *watched = at->data;
+        gboolean ended = status || has_ended(watched);
 
-        if (status)
-            watched->status = status;
-        else if (tid == tgid && !has_ended(watched))
-            watched->early = TRUE;
-        else if (watched->status == -1 && (tid == tgid || (watched->early && has_ended(watched))))
+        watched->early |= tid == tgid && !ended;
+        if (status || (ended && watched->status == -1 && (tid == tgid || watched->early)))
             watched->status = status;
     }
 }
