@@ -11,10 +11,11 @@ struct SwOverOpen {
     SwAside *aside;
     void (*say)(gpointer data, const char *text);
     gpointer data;
+
+    /* protected by lock */
     pthread_mutex_t lock;
-    GHashTable
-        *numbers; /* protected by lock: of a descriptor, the inode number of its file, and how often that is open */
-    GHashTable *counts;
+    GHashTable *numbers; /* of a descriptor: the inode number of its file */
+    GHashTable *counts;  /* of an inode number: how often it is open */
 };
 
 static SwOverOpen *of(SwPort *port)

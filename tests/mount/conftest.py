@@ -132,8 +132,7 @@ def lab(helpers, rig):
         pytest.skip("needs /dev/fuse")
     if not os.path.exists(harness.DAEMON):
         pytest.skip("no daemon at %s" % harness.DAEMON)
-    directory = tempfile.mkdtemp(prefix="sw-test-", dir=os.environ.get("SW_TEST_DIR"))
-    os.chmod(directory, 0o755)
+    directory = harness.lab_directory()
     lab = rig.lab(helpers, directory, os.environ["SW_NFS"]) if rig else harness.Lab(helpers, directory)
     yield lab
     lab.destroy()
@@ -159,10 +158,7 @@ def host(lab, source, options):
 @pytest.fixture
 def hosts(lab, source, options):
     """Two hosts over one source."""
-    both = lab.host(source, "alpha", options, mount=False), lab.host(source, "beta", options, mount=False)
-    for host in both:
-        host.launch()
-    return tuple(host.await_mount() for host in both)
+    return lab.pair(source, options)
 
 
 @pytest.fixture

@@ -451,10 +451,18 @@ class Frozen:
         self.host.daemon.end(signal.SIGCONT)
 
 
+def lab_directory():
+    """Where everybody can go."""
+    directory = tempfile.mkdtemp(prefix="sw-test-", dir=os.environ.get("SW_TEST_DIR"))
+    os.chmod(directory, 0o755)
+    return directory
+
+
 class Lab:
     """Everything one test makes, and its end."""
 
     daemon = DAEMON
+    is_emulated = False  # its hosts are so slow that less has to do
 
     def __init__(self, helpers, directory):
         self.helpers = helpers
@@ -491,6 +499,13 @@ class Lab:
         host = Host(self, source, hostname, options, **named)
         self.hosts.append(host)
         return host.mount() if mount else host
+
+    def pair(self, source, options=""):
+        """Two hosts over one source."""
+        both = [self.host(source, name, options, mount=False) for name in ("alpha", "beta")]
+        for host in both:
+            host.launch()
+        return tuple(host.await_mount() for host in both)
 
     def ctl(self, *words, check=True, **named):
         result = subprocess.run([CTL, *words], capture_output=True, text=True, check=False, **named)

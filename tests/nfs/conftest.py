@@ -6,7 +6,6 @@ import importlib.util
 import os
 import shutil
 import sys
-import tempfile
 
 import pytest
 
@@ -44,28 +43,9 @@ def lab(request, rig):
     if stands(request.node):
         yield rig.standing_lab("/sw", request.param)
         return
-    directory = tempfile.mkdtemp(prefix="sw-test-")
-    os.chmod(directory, 0o755)
-    lab = rig.lab("/sw", directory, request.param)
+    lab = rig.lab("/sw", _module.harness.lab_directory(), request.param)
     yield lab
     lab.destroy()
-
-
-@pytest.fixture
-def source(lab):
-    return lab.sources[0] if lab.sources else lab.source()
-
-
-@pytest.fixture
-def hosts(lab, source, options):
-    """Two hosts over one source."""
-    if not lab.hosts:
-        both = [lab.host(source, name, options, mount=False) for name in ("alpha", "beta")]
-        for host in both:
-            host.launch()
-        for host in both:
-            host.await_mount()
-    return tuple(lab.hosts[:2])
 
 
 def pytest_collection_modifyitems(items):

@@ -70,8 +70,8 @@ class VmHost(harness.Host):
         self.daemon = self.init = self._worker = None
         self.gone, self.pid = False, 0
         os.makedirs(self.mnt, exist_ok=True)
-        self.vm.run("echo %s >/proc/sys/kernel/hostname; mkdir -p %s %s; chmod 755 %s %s" % (hostname, self.mnt, self.scratch, self.scratch,
-                                                                    lab.directory), check=True)
+        self.vm.run("echo {0} >/proc/sys/kernel/hostname; mkdir -p {1} {2}; chmod 755 {2} {3}".format(
+            hostname, self.mnt, self.scratch, lab.directory), check=True)
 
     def popen(self, command, cwd=None, uid=None, gid=None, groups=None, pid=None, flags=(), **named):
         argv = ["bash", "-c", command] if isinstance(command, str) else list(command)
@@ -135,6 +135,7 @@ class VmLab(harness.Lab):
     is an ordinary user's, and so are the programs)."""
 
     daemon, ctl_program = "/sw/safewritefs", "/sw/safewritectl"
+    is_emulated = True
 
     def __init__(self, helpers, directory, rig, flavour):
         super().__init__(helpers, directory)
@@ -224,6 +225,12 @@ class StandingLab(VmLab):
         self.is_plain = self.is_plain and len(self.hosts) < 2 and not options and not named
         return super().host(source, hostname, options, mount, **named)
 
+    def source(self, name="source"):
+        return self.sources[0] if self.sources and name == "source" else super().source(name)
+
+    def pair(self, source, options=""):
+        return tuple(self.hosts[:2]) if self.hosts else super().pair(source, options)
+
     def suspicious_lines(self, expected):
         whole, self.hosts = self.hosts, [Since(host, self.seen.get(host, 0)) for host in self.hosts]
         try:
@@ -286,9 +293,7 @@ class TestRig(machine.Rig):
     def standing_lab(self, helpers, flavour):
         if not self.standing or not self.standing.is_sound or self.standing.flavour != flavour:
             self.retire()
-            directory = tempfile.mkdtemp(prefix="sw-test-")
-            os.chmod(directory, 0o755)
-            self.standing = StandingLab(helpers, directory, self, flavour)
+            self.standing = StandingLab(helpers, harness.lab_directory(), self, flavour)
         self.standing.is_sound = False
         return self.standing
 

@@ -90,6 +90,8 @@ except OSError as e:
     print(e)
 """
 
+WAIT_HELD = "for i in $(seq 200); do [ -e held ] && break; sleep 0.1; done; "
+
 
 class Pair:
     """Both clients with a mount of one directory of the export."""
@@ -182,30 +184,39 @@ def hold_meanwhile(pair, call, seconds):
     said = []
     holder = threading.Thread(target=lambda: said.append(pair.python(1, HOLD, SECONDS=seconds)))
     holder.start()
-    pair.sh(0, "for i in $(seq 200); do [ -e held ] && break; sleep 0.1; done; " + call)
+    pair.sh(0, WAIT_HELD + call)
     holder.join()
     return said[0]
 
 
+APPEND = """
+import os, time
+fd = os.open('f', os.O_WRONLY | os.O_APPEND)
+os.write(fd, b'two\\n')
+open('held', 'w').close()
+while not os.path.exists('go'):
+    time.sleep(0.1)
+os.write(fd, LAST)
+os.close(fd)
+"""
+
+
+def append_meanwhile(pair, call, last):
+    """A record before the call of the other machine, and one after it, by one descriptor."""
+    pair.sh(1, "echo one > f")
+    appender = threading.Thread(target=lambda: pair.python(1, APPEND, LAST=last))
+    appender.start()
+    pair.sh(0, WAIT_HELD + call + "; echo go > go")
+    appender.join()
+
+
 def test_appends_follow_a_replacement(pair):
     """C11: a version that is kept has lost no link; an appender follows to the new one all the same."""
-    pair.sh(1, "echo one > f")
-    code = "import os, time; fd = os.open('f', os.O_WRONLY | os.O_APPEND); os.write(fd, b'two\\n'); open('held', 'w').close()\n"
-    code += "while not os.path.exists('go'): time.sleep(0.1)\nos.write(fd, b'four\\n'); os.close(fd)"
-    appender = threading.Thread(target=lambda: pair.python(1, code))
-    appender.start()
-    pair.sh(0, "for i in $(seq 200); do [ -e held ] && break; sleep 0.1; done; echo three > g; mv g f; echo go > go")
-    appender.join()
+    append_meanwhile(pair, "echo three > g; mv g f", b"four\n")
     assert pair.sh(0, "cat f") == "three\nfour\n"
 
 
 def test_an_appender_stays_with_a_renamed_file(pair):
     """C11: logrotate: the file was renamed, not replaced."""
-    pair.sh(1, "echo one > f")
-    code = "import os, time; fd = os.open('f', os.O_WRONLY | os.O_APPEND); os.write(fd, b'two\\n'); open('held', 'w').close()\n"
-    code += "while not os.path.exists('go'): time.sleep(0.1)\nos.write(fd, b'three\\n'); os.close(fd)"
-    appender = threading.Thread(target=lambda: pair.python(1, code))
-    appender.start()
-    pair.sh(0, "for i in $(seq 200); do [ -e held ] && break; sleep 0.1; done; mv f f.1; echo new > f; echo go > go")
-    appender.join()
+    append_meanwhile(pair, "mv f f.1; echo new > f", b"three\n")
     assert (pair.sh(0, "cat f.1"), pair.sh(0, "cat f")) == ("one\ntwo\nthree\n", "new\n")

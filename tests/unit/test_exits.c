@@ -28,17 +28,6 @@ static int tear_down(void **state)
     return 0;
 }
 
-static void just_wait(void)
-{
-    child_ready_and_wait();
-}
-
-static void fail_with_3(void)
-{
-    child_ready_and_wait();
-    _exit(3);
-}
-
 static void die_of_kill(void)
 {
     child_ready_and_wait();
@@ -110,8 +99,8 @@ static void expect_end(void (*body)(void), int expected)
 static void ends_are_told_after_the_wait(void **state)
 {
     (void)state;
-    expect_end(just_wait, 0);
-    expect_end(fail_with_3, 3 << 8);
+    expect_end(child_ready_and_wait, 0);
+    expect_end(child_fail_with_3, 3 << 8);
     expect_end(die_of_kill, SIGKILL);
     expect_end(lose_the_first_thread, 4 << 8);
 }
@@ -119,12 +108,12 @@ static void ends_are_told_after_the_wait(void **state)
 /* The exits of others in between, also of threads, are none of ours. */
 static void many_ends_are_told_apart(void **state)
 {
-    Child failing = child_start(fail_with_3), living = child_start(just_wait);
+    Child failing = child_start(child_fail_with_3), living = child_start(child_ready_and_wait);
     int status, fds[CHILDREN], failed = add(&failing), lives = add(&living);
 
     (void)state;
     for (int i = 0; i < CHILDREN; i++) {
-        Child child = child_start(i % 2 ? just_wait : die_of_kill);
+        Child child = child_start(i % 2 ? child_ready_and_wait : die_of_kill);
         fds[i] = add(&child);
         child_reap(&child);
     }

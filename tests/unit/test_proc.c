@@ -15,14 +15,9 @@ static SwPort *port;
 
 /* ---- process */
 
-static void just_wait(void)
-{
-    child_ready_and_wait();
-}
-
 static void process_tells_living_from_dead(void **state)
 {
-    Child child = child_start(just_wait);
+    Child child = child_start(child_ready_and_wait);
     SwProcess process;
     pid_t pid = child.pid;
 
@@ -121,7 +116,7 @@ static void exit_status_tells_how_it_ended(void **state)
     status = status_of(kill_self);
     assert_true(WIFSIGNALED(status));
     assert_int_equal(WTERMSIG(status), SIGKILL);
-    assert_int_equal(status_of(just_wait), 0);
+    assert_int_equal(status_of(child_ready_and_wait), 0);
 }
 
 /* ---- families */
@@ -319,12 +314,6 @@ static void watch_end(void (*body)(void), int expected)
     port->pid_unwatch(port, other);
 }
 
-static void fail_with_3(void)
-{
-    child_ready_and_wait();
-    _exit(3);
-}
-
 static void die_of_term(void)
 {
     child_ready_and_wait();
@@ -335,8 +324,8 @@ static void the_end_of_any_process_is_seen(void **state)
 {
     guint64 id;
 
-    watch_end(just_wait, 0);
-    watch_end(fail_with_3, 3 << 8);
+    watch_end(child_ready_and_wait, 0);
+    watch_end(child_fail_with_3, 3 << 8);
     watch_end(die_of_term, SIGTERM);
     assert_int_equal(port->pid_watch(port, 0, &id), -EINVAL);
 }
@@ -345,7 +334,7 @@ static void the_end_of_any_process_is_seen(void **state)
 static void the_ends_of_many_are_seen(void **state)
 {
     enum { MANY = 1500 };
-    Child child = child_start(just_wait), other = child_start(just_wait);
+    Child child = child_start(child_ready_and_wait), other = child_start(child_ready_and_wait);
     int fds[MANY];
     pid_t pids[MANY];
     gboolean ended[MANY];
