@@ -327,6 +327,28 @@ int sw_stage_commit(SwStage *stage, guint rename_flags, gboolean may_wait)
 
 /* ---- acting on a verdict */
 
+static gboolean is_there(SwStage *stage)
+{
+    SwTarget target = {0};
+    SwFound found;
+    gboolean there =
+        sw_target_find(stage, &target) == 0 && sw_look_fresh(stage->overlay, target.dir->fd, target.name, &found) == 0;
+    sw_target_clear(stage, &target);
+    return there;
+}
+
+int sw_stage_commit_behind(SwStage *stage, gboolean may_wait)
+{
+    gboolean attributes = stage->mode_set || stage->owner_set || stage->mtime_set;
+    if (attributes || !sw_stage_is_only_new(stage))
+        return sw_stage_commit(stage, 0, may_wait);
+    int r = sw_stage_commit(stage, RENAME_NOREPLACE, may_wait);
+    /* NFS has no such rename: between the look and the rename somebody may slip in. */
+    if (r == -EINVAL || r == -ENOSYS || r == -EOPNOTSUPP)
+        r = is_there(stage) ? -EEXIST : sw_stage_commit(stage, 0, may_wait);
+    return r;
+}
+
 static int commit_or_discard(SwStage *stage, gboolean may_wait)
 {
     SwOverlay *ov = stage->overlay;
@@ -342,9 +364,13 @@ static int commit_or_discard(SwStage *stage, gboolean may_wait)
         sw_mutex_unlock(&ov->lock);
         return 0;
     }
-    int r = sw_stage_commit(stage, 0, may_wait);
+    int r = sw_stage_commit_behind(stage, may_wait);
     if (r == 0 && !stage->parent)
         sw_stage_discard(stage, NULL, ENOENT);
+    if (r == -EEXIST) {
+        sw_stage_discard(stage, NULL, ESTALE);
+        return 0;
+    }
     if (r < 0 && r != -EINPROGRESS)
         sw_stage_discard(stage, r == -ESTALE || r == -ENOENT ? "removed" : "failed", -r);
     return r;

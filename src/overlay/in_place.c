@@ -190,14 +190,18 @@ static int catch_up(SwOverlay *ov, SwHandle *handle, SwStage *stage)
     g_autoptr(SwFile) dir = NULL, file = NULL;
     g_autofree char *name = NULL;
     SwFound found, had;
-    gboolean clean = stage->state == SW_STAGE_COMMITTED || (stage->state == SW_STAGE_OPEN && !stage->trial.dirty);
+    gboolean is_open = stage->state == SW_STAGE_OPEN, only_new = sw_stage_is_only_new(stage);
+    gboolean clean = stage->state == SW_STAGE_COMMITTED || (is_open && !stage->trial.dirty) || only_new;
+    gboolean unmade = stage->unmade || (is_open && !stage->edit);
     if (!clean || !stage->parent || stage->klass == SW_CLASS_PRIVATE || place_of(ov, handle, &dir, &name) < 0)
         return 0;
     int r = open_current(ov, handle, dir->fd, name, O_RDONLY, 0, &file, &found);
     if (r == 0)
         r = ov->port->lookat(ov->port, stage->file->fd, "", &had);
-    if (r == 0 && (had.st.st_ino != found.st.st_ino || had.tag != found.tag))
+    if (r == 0 && (had.st.st_ino != found.st.st_ino || had.tag != found.tag)) {
         rebase_clean(ov, stage, file, &found);
+        stage->unmade = unmade;
+    }
     return r == -ENOENT || r == -ELOOP || r == -ESTALE ? 0 : r;
 }
 
@@ -267,7 +271,9 @@ int sw_in_place_leave(SwOverlay *ov, SwHandle *handle, gboolean may_wait)
     SW_HOLD(&stage->lock);
     if (stage->state != SW_STAGE_OPEN || !stage->trial.dirty || !stage->parent || stage->klass == SW_CLASS_PRIVATE)
         return 0;
-    return sw_stage_commit(stage, 0, may_wait);
+    /* Programs unlock as well what they failed to lock. */
+    int r = sw_stage_commit_behind(stage, may_wait);
+    return r == -EEXIST ? 0 : r;
 }
 
 /* ---- writing */

@@ -111,12 +111,13 @@ struct SwStage {
     guint worker;          /* S: stage directory of it */
     char stage_name[32];   /* S */
     gboolean edit;         /* S: made over a base that has to survive where it was not written (C10) */
-    gboolean has_base;     /* L for reading, S and L for changing: a version stood at the name when it was opened */
-    SwFound base;          /* S: that version */
-    SwRanges ranges;       /* S: what an edit wrote */
-    SwTrial trial;         /* S */
-    gboolean synced;       /* S: fsync was called: never thrown away */
-    gboolean described;    /* S: a note lies beside the stage file */
+    gboolean unmade;    /* S: of a writer of the whole file, led by a lock to what others made: its first write tells */
+    gboolean has_base;  /* L for reading, S and L for changing: a version stood at the name when it was opened */
+    SwFound base;       /* S: that version */
+    SwRanges ranges;    /* S: what an edit wrote */
+    SwTrial trial;      /* S */
+    gboolean synced;    /* S: fsync was called: never thrown away */
+    gboolean described; /* S: a note lies beside the stage file */
     gboolean mtime_set, mode_set, owner_set; /* S: set by the program (C8) */
     gboolean claimed;                        /* S: our claim stands at the name (C12) */
     gboolean read_write;                     /* S: some handle could have made a shared mapping */
@@ -392,6 +393,8 @@ gboolean sw_stage_await(SwStage *stage) G_GNUC_WARN_UNUSED_RESULT;
 void sw_stage_give_up(SwStage *stage);
 /* Is it open for writing, or about to be opened? */
 gboolean sw_stage_is_wanted(SwStage *stage);
+/* S held.  Its opener made it, and nothing was put into it since. */
+gboolean sw_stage_is_only_new(const SwStage *stage);
 /* The end of the way for one that was awaited; who makes a stage is. */
 void sw_stage_join(SwStage *stage, const SwCaller *caller, int flags);
 ssize_t sw_stage_write(SwStage *stage, const SwCaller *caller, const void *buf, size_t size, off_t offset,
@@ -422,6 +425,9 @@ void sw_stage_forget_description(SwStage *stage);
 
 /* ---- commit.c; S held for all */
 int sw_stage_commit(SwStage *stage, guint rename_flags, gboolean may_wait) G_GNUC_WARN_UNUSED_RESULT;
+/* As one who takes the place behind all who came since the open (C8): what is nothing but new replaces nothing.
+ * -EEXIST: others made a file of that name; the stage stays. */
+int sw_stage_commit_behind(SwStage *stage, gboolean may_wait) G_GNUC_WARN_UNUSED_RESULT;
 /* Acts on a verdict: commit, discard or nothing. */
 int sw_stage_execute(SwStage *stage, SwVerdict verdict, gboolean may_wait) G_GNUC_WARN_UNUSED_RESULT;
 

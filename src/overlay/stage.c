@@ -459,12 +459,31 @@ static void touched(SwStage *stage)
     }
 }
 
+gboolean sw_stage_is_only_new(const SwStage *stage)
+{
+    struct stat st;
+    return stage->state == SW_STAGE_OPEN && !stage->has_base && !stage->claimed && !stage->trial.has_bytes &&
+           stage->overlay->port->statat(stage->overlay->port, stage->file->fd, "", &st) == 0 && st.st_size == 0;
+}
+
+/*
+ * Who asked for an empty file and waited for its lock may find what others made meanwhile.  If it begins at the
+ * beginning, it goes on to write the whole file (C9); if not, it has seen what is there and adds to it (C10).
+ */
+static void decide(SwStage *stage, off_t offset, gboolean append, gboolean mapped)
+{
+    if (stage->unmade && offset == 0 && !append && !mapped)
+        stage->edit = FALSE;
+    stage->unmade = FALSE;
+}
+
 ssize_t sw_stage_write(SwStage *stage, const SwCaller *caller, const void *buf, size_t size, off_t offset,
                        gboolean append, gboolean mapped)
 {
     SwPort *port = stage->overlay->port;
     SW_HOLD(&stage->lock);
     pid_t pid = writer_of(stage, caller, mapped);
+    decide(stage, offset, append, mapped);
     int r = sw_stage_ready(stage, G_MAXUINT64);
     struct stat st;
     if (r == 0 && append)

@@ -250,6 +250,43 @@ def test_creators_handle_goes_on(pair, source, kind):
         assert f.read() == b"1234567"
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_two_creators_in_turn(pair, source, kind):
+    """C6, C8: both have asked for a new, empty file before either has the lock, as two of Python's mailboxes do: who
+    comes second adds to what the first has made."""
+    for worker in pair:
+        worker("fd = opened('f', os.O_RDWR | os.O_CREAT | os.O_TRUNC)", kind=kind)
+    pair[0]("lock(fd, 'x', kind); os.write(fd, b'0')")
+    pair[1]("refused(fd, 'x', kind) and lock(fd, 'u', kind)")
+    pair[0]("lock(fd, 'u', kind)")
+    pair[1]("lock(fd, 'u', kind)")
+    for number in range(1, 8):
+        pair[number % 2]("lock(fd, 'x', kind); os.lseek(fd, 0, 2); os.write(fd, b'%d' % n); lock(fd, 'u', kind)", n=number)
+    with open(source + "/f", "rb") as f:
+        assert f.read() == b"01234567"
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_two_writers_in_turn(pair, source, kind):
+    """C9: who opened with "w", waited for the lock and begins at the beginning writes the whole file."""
+    for worker in pair:
+        worker("fd = opened('f', os.O_WRONLY | os.O_CREAT | os.O_TRUNC)", kind=kind)
+    for worker, data in zip(pair, (b"the long first one", b"second")):
+        worker("lock(fd, 'x', kind); os.write(fd, data); lock(fd, 'u', kind); os.close(fd)", data=data)
+        with open(source + "/f", "rb") as f:
+            assert f.read() == data
+
+
+def test_nothing_but_new_replaces_nothing(pair, source):
+    """C8: a file that was new when it was opened, and is still empty at the close, is not put over what others made."""
+    a, b = pair
+    a("fd = opened('f', os.O_WRONLY | os.O_CREAT | os.O_TRUNC); os.ftruncate(fd, 0)")
+    b("put('f', b'data')")
+    a("os.close(fd)")
+    with open(source + "/f", "rb") as f:
+        assert f.read() == a("get('f')") == b"data"
+
+
 def test_new_and_locked_is_published_whole(pair):
     """C22, C9: open(2) with O_TRUNC and a lock, as h5py's "w": nobody sees it before the lock is released."""
     a, b = pair
