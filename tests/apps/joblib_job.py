@@ -4,7 +4,8 @@
 
 Two of these, with equal pids and thread ids, compute the same COUNT results at the same time, as two machines do that
 run the same batch job.  What each computes tells who did it, so that a cache entry made of both can be recognised.
-PACE is a file by which the two keep step.  Prints what joblib made of it, as JSON.
+PACE is a file by which the two keep step, or "-": then a line on standard output asks for one on standard input before
+each.  Prints what joblib made of it, as JSON.
 """
 import json
 import mmap
@@ -39,6 +40,15 @@ class Pace:
             os.sched_yield()
 
 
+class ToldPace:
+    """Somebody tells both to go on."""
+
+    @staticmethod
+    def step():
+        print("ready", flush=True)
+        sys.stdin.readline()
+
+
 def compute(n, who):
     code = n * 10 + who + 1
     return {"n": n, "parts": [numpy.full(LENGTH, code + 0.5) for _ in range(PARTS)], "text": [f"{code}"] * 400}
@@ -69,7 +79,8 @@ def counting(errors):
 
 
 def main():
-    who, pace, count = int(sys.argv[1]), Pace(sys.argv[2], int(sys.argv[1])), int(sys.argv[3])
+    who, count = int(sys.argv[1]), int(sys.argv[3])
+    pace = ToldPace() if sys.argv[2] == "-" else Pace(sys.argv[2], who)
     cached = Memory("cache", verbose=0).cache(compute, ignore=["who"])
     errors, wrong = [], 0
     counting(errors)

@@ -6,6 +6,7 @@ rig that another has started.  `Rig.open(directory)` does.
 """
 
 import glob
+import contextlib
 import json
 import os
 import re
@@ -133,6 +134,8 @@ class Machine:
         if pid:
             os.kill(pid, signal.SIGKILL)
             while self.pid:
+                with contextlib.suppress(ChildProcessError):  # if it is ours to be reaped
+                    os.waitpid(pid, os.WNOHANG)
                 time.sleep(0.01)
 
     def power_on(self):
