@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Judges what the workers wrote down.  Pure: journals in, violations out; no file system, no clock.
 
-All times are readings of one clock; where hosts have clocks of their own, their journals have to be brought to one
-before, with an uncertainty added to both ends of every interval.
+All times are readings of one clock; where hosts have clocks of their own, their journals are brought to one before,
+with what is not known of these clocks added to every interval, or taken from what somebody certainly held.
 
 Which search, and why it is exact.  A file that is written whole is a register in which every value is written once,
 because each version carries a name of its own.  For such histories no search over orders is needed (Gibbons and
@@ -40,6 +40,7 @@ ORDINARY = {
 }
 APPEND_INTERVAL = 1.0  # s, the mount option's default
 SETTLE = 5.0  # s: after a fault, until its last consequence
+EARLY = ("begin", "commit", "release")  # phases of which the least possible time counts; of others it is the most
 Violation = collections.namedtuple("Violation", "rule text times")
 Interval = collections.namedtuple("Interval", "begin end op")
 
@@ -131,15 +132,17 @@ class History:
 def load(directory):
     """The journals of a round: `<who>.<life>.jsonl`, `faults.jsonl`, `meta.json`; nanoseconds become seconds."""
     lives = {}
+    with open(os.path.join(directory, "meta.json"), encoding="utf-8") as f:
+        meta = json.load(f)
     for path in glob.glob(os.path.join(directory, "*.jsonl")):
+        name = os.path.basename(path)[: -len(".jsonl")]
+        least, most = meta.get("clocks", {}).get(name.split(".")[0], (0, 0))
         lines = []
         with open(path, encoding="utf-8") as f:
             for line in f:
                 lines.append(json.loads(line))
-                lines[-1]["t"] /= 1e9
-        lives[os.path.basename(path)[: -len(".jsonl")]] = lines
-    with open(os.path.join(directory, "meta.json"), encoding="utf-8") as f:
-        meta = json.load(f)
+                lines[-1]["t"] = lines[-1]["t"] / 1e9 + (least if lines[-1].get("ph") in EARLY else most)
+        lives[name] = lines
     return History(lives, lives.pop("faults", []), meta)
 
 

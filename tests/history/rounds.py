@@ -56,9 +56,10 @@ class Life:
     def __init__(self, nemesis, host, side, role, number, life):
         self.host, self.side, self.role, self.number, self.life = host, side, role, number, life
         self.who = "%s.%s.%d" % (host.hostname, role, number)
-        self.journal = "%s/%s.%d.jsonl" % (nemesis.directory, self.who, life)
-        words = (role, host.mnt, self.journal, self.who, side, life, nemesis.rng.randrange(1 << 30))
-        with open(self.journal + ".err", "ab") as errors:
+        journal = "%s/%s.%d.jsonl" % (nemesis.place_of(host), self.who, life)
+        words = (role, host.mnt, journal, self.who, side, life, nemesis.rng.randrange(1 << 30))
+        self.complaints = "%s/%s.%d.err" % (nemesis.directory, self.who, life)
+        with open(self.complaints, "ab") as errors:
             self.process = host.popen([nemesis.worker, *map(str, words)], cwd="/", stderr=errors)
         self.stopped = self.killed = False
 
@@ -68,12 +69,15 @@ class Life:
         if self.process in self.host.processes:
             self.host.processes.remove(self.process)
         if not self.killed and self.process.returncode:
-            said = harness.read_text(self.journal + ".err")
+            said = harness.read_text(self.complaints)
             return ["%s ended with %d: %s" % (self.who, self.process.returncode, said)]
         return []
 
 
 class Round:
+    NAMES = HOSTS
+    EXPECTED = EXPECTED_LOG
+
     def __init__(self, lab, seed, seconds, lease=LEASE):
         self.lab, self.seed, self.seconds, self.lease = lab, seed, seconds, lease
         self.rng = random.Random(seed)
@@ -81,12 +85,28 @@ class Round:
         os.mkdir(self.directory)
         self.faults = open(self.directory + "/faults.jsonl", "a", encoding="ascii")
         self.lock = threading.Lock()
-        self.worker = build_worker(lab.helpers)
+        self.worker = self.find_worker()
         self.source = lab.source()
         self.problems, self.lives, self.later, self.busy = [], [], [], {}
         self.stop_watching = threading.Event()
         options = "lease=%d,attr-cache=%d" % (lease, ATTR_CACHE)
-        self.hosts = [lab.host(self.source, name, options) for name in HOSTS]
+        self.hosts = [lab.host(self.source, name, options) for name in self.NAMES]
+
+    # ---- what is otherwise where hosts are machines
+
+    def find_worker(self):
+        return build_worker(self.lab.helpers)
+
+    def place_of(self, host):
+        """Where its journals are written, on the host."""
+        return self.directory
+
+    def clocks(self):
+        """{host: [least, most]}: seconds to be added to the readings of its clock, so that they are ours."""
+        return {}
+
+    def collect(self):
+        """Brings the journals here."""
 
     def note(self, what, **named):
         line = json.dumps({"t": now(), "ev": what, **named})
@@ -149,7 +169,7 @@ class Round:
 
     def a_host(self):
         free = [host for host in self.hosts if host not in self.busy]
-        return self.rng.choice(free) if len(free) > 2 else None
+        return self.rng.choice(free) if len(free) > min(2, len(self.hosts) - 1) else None
 
     def kill_worker(self):
         life = self.a_worker()
@@ -269,6 +289,15 @@ class Round:
         for life in ending:
             self.forget(life)
 
+    def note_meta(self, clocks):
+        meta = {"lease": self.lease, "attr_cache": ATTR_CACHE, "patience": PATIENCE * harness.SLOWNESS, "hosts": self.NAMES,
+                "seed": self.seed, "clocks": {}}  # fmt: skip
+        for host in clocks[0]:
+            least, most = zip(*(readings[host] for readings in clocks))
+            meta["clocks"][host] = [min(least), max(most)]
+        with open(self.directory + "/meta.json", "w", encoding="ascii") as f:
+            json.dump(meta, f)
+
     def note_finals(self):
         for host in self.hosts:
             for key in ("log0", "log1"):
@@ -292,10 +321,8 @@ class Round:
         """Work, faults, the end; then what was found: violations as text."""
         slots = "".join("%-31d\n%s%-31d\n" % (0, "." * (SLOT_SIZE - 64), 0) for _ in range(SLOTS))
         self.hosts[0].write("e0", slots.encode())
-        meta = {"lease": self.lease, "attr_cache": ATTR_CACHE, "patience": PATIENCE * harness.SLOWNESS, "hosts": HOSTS,
-                "seed": self.seed}  # fmt: skip
-        with open(self.directory + "/meta.json", "w", encoding="ascii") as f:
-            json.dump(meta, f)
+        clocks = [self.clocks()]
+        self.note_meta(clocks)
         watching = threading.Thread(target=self.watch_the_machine, daemon=True)
         watching.start()
         for host in self.hosts:
@@ -305,6 +332,9 @@ class Round:
         self.end_workers(WRITERS)
         time.sleep(1)
         self.end_workers(READERS)
+        clocks.append(self.clocks())
+        self.collect()
+        self.note_meta(clocks)
         self.note_finals()
         self.note_rejoins()
         self.stop_watching.set()
@@ -327,15 +357,15 @@ class Round:
         return kept
 
 
-def play(lab, seed, seconds):
+def play(lab, seed, seconds, kind=Round):
     """A round from its beginning to clean unmounts; raises AssertionError with the explanation and where it is kept."""
-    one = Round(lab, seed, seconds)
+    one = kind(lab, seed, seconds)
     problems, said = ["it did not come to its end"], ""
     try:
         one.run()
         said, problems = one.judge()
         try:
-            lab.finish(EXPECTED_LOG)
+            lab.finish(kind.EXPECTED)
         except AssertionError as e:
             problems.append(str(e))
     finally:

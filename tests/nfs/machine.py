@@ -5,8 +5,8 @@ A rig lives in a directory: sockets, disks, consoles and pids of its machines ar
 rig that another has started.  `Rig.open(directory)` does.
 """
 
-import glob
 import contextlib
+import glob
 import json
 import os
 import re
