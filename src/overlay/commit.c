@@ -339,14 +339,13 @@ static gboolean is_there(SwStage *stage)
 
 int sw_stage_commit_behind(SwStage *stage, gboolean may_wait)
 {
-    gboolean attributes = stage->mode_set || stage->owner_set || stage->mtime_set;
-    if (attributes || !sw_stage_is_only_new(stage))
+    if (!sw_stage_is_only_new(stage))
         return sw_stage_commit(stage, 0, may_wait);
     int r = sw_stage_commit(stage, RENAME_NOREPLACE, may_wait);
     /* NFS has no such rename: between the look and the rename somebody may slip in. */
     if (r == -EINVAL || r == -ENOSYS || r == -EOPNOTSUPP)
-        r = is_there(stage) ? -EEXIST : sw_stage_commit(stage, 0, may_wait);
-    return r;
+        return is_there(stage) ? 1 : sw_stage_commit(stage, 0, may_wait);
+    return r == -EEXIST ? 1 : r;
 }
 
 static int commit_or_discard(SwStage *stage, gboolean may_wait)
@@ -367,7 +366,7 @@ static int commit_or_discard(SwStage *stage, gboolean may_wait)
     int r = sw_stage_commit_behind(stage, may_wait);
     if (r == 0 && !stage->parent)
         sw_stage_discard(stage, NULL, ENOENT);
-    if (r == -EEXIST) {
+    if (r > 0) {
         sw_stage_discard(stage, NULL, ESTALE);
         return 0;
     }

@@ -273,7 +273,7 @@ int sw_in_place_leave(SwOverlay *ov, SwHandle *handle, gboolean may_wait)
         return 0;
     /* Programs unlock as well what they failed to lock. */
     int r = sw_stage_commit_behind(stage, may_wait);
-    return r == -EEXIST ? 0 : r;
+    return MIN(r, 0);
 }
 
 /* ---- writing */

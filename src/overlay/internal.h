@@ -426,7 +426,7 @@ void sw_stage_forget_description(SwStage *stage);
 /* ---- commit.c; S held for all */
 int sw_stage_commit(SwStage *stage, guint rename_flags, gboolean may_wait) G_GNUC_WARN_UNUSED_RESULT;
 /* As one who takes the place behind all who came since the open (C8): what is nothing but new replaces nothing.
- * -EEXIST: others made a file of that name; the stage stays. */
+ * 1: others made a file of that name; the stage stays. */
 int sw_stage_commit_behind(SwStage *stage, gboolean may_wait) G_GNUC_WARN_UNUSED_RESULT;
 /* Acts on a verdict: commit, discard or nothing. */
 int sw_stage_execute(SwStage *stage, SwVerdict verdict, gboolean may_wait) G_GNUC_WARN_UNUSED_RESULT;

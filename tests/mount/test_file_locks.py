@@ -280,7 +280,7 @@ def test_two_writers_in_turn(pair, source, kind):
 def test_nothing_but_new_replaces_nothing(pair, source):
     """C8: a file that was new when it was opened, and is still empty at the close, is not put over what others made."""
     a, b = pair
-    a("fd = opened('f', os.O_WRONLY | os.O_CREAT | os.O_TRUNC); os.ftruncate(fd, 0)")
+    a("fd = opened('f', os.O_WRONLY | os.O_CREAT | os.O_TRUNC); os.ftruncate(fd, 0); os.fchmod(fd, 0o600)")
     b("put('f', b'data')")
     a("os.close(fd)")
     with open(source + "/f", "rb") as f:
