@@ -191,25 +191,33 @@ class Round:
             self.note("cont", who=life.who, life=life.life, host=life.host.hostname)
         life.stopped = False
 
-    def freeze_for(self, seconds):
+    # How a host is made to do nothing, and to go on.
+    WAYS = {
+        "frozen": (
+            lambda self, host: host.daemon.end(signal.SIGSTOP),
+            lambda self, host: host.daemon.end(signal.SIGCONT),
+        )
+    }
+
+    def freeze_for(self, seconds, way):
         host = self.a_host()
         if host:
-            self.busy[host] = "frozen"
-            self.note("freeze", host=host.hostname, meant=seconds)
-            host.daemon.end(signal.SIGSTOP)
-            self.after(seconds, self.thaw, host)
+            self.busy[host] = way
+            self.note("freeze", host=host.hostname, meant=seconds, way=way)
+            self.WAYS[way][0](self, host)
+            self.after(seconds, self.thaw, host, way)
         return bool(host)
 
-    def thaw(self, host):
-        host.daemon.end(signal.SIGCONT)
+    def thaw(self, host, way):
+        self.WAYS[way][1](self, host)
         self.note("thaw", host=host.hostname)
         self.after(1, self.busy.pop, host)
 
-    def freeze_short(self):
-        self.freeze_for(self.lease * self.rng.uniform(0.05, 0.4))
+    def freeze_short(self, way="frozen"):
+        self.freeze_for(self.lease * self.rng.uniform(0.05, 0.4), way)
 
-    def freeze_long(self):
-        return self.freeze_for(self.lease * self.rng.uniform(1.3, 2.2))
+    def freeze_long(self, way="frozen"):
+        return self.freeze_for(self.lease * self.rng.uniform(1.3, 2.2), way)
 
     def kill_daemon(self):
         """As on a crash of the machine, or of the daemon alone: its programs meet the dead mount for a moment."""

@@ -21,6 +21,13 @@ class VmRound(rounds.Round):
     NAMES = rounds.HOSTS[:2]
     EXPECTED = [*rounds.EXPECTED_LOG, "cannot|not responding|silent|renew"]
     FAULTS = {**rounds.Round.FAULTS, "cut_short": 3, "cut_long": 1}
+    WAYS = {
+        **rounds.Round.WAYS,
+        "cut": (
+            lambda self, host: self.lab.rig.cut(host.vm.name),
+            lambda self, host: self.lab.rig.heal(host.vm.name),
+        ),
+    }
 
     def __init__(self, lab, seed, seconds):
         super().__init__(lab, seed, seconds, LEASE)
@@ -51,25 +58,11 @@ class VmRound(rounds.Round):
             packed = host.vm.run(["tar", "-c", "-C", self.place_of(host), "."], check=True, text=False).stdout
             subprocess.run(["tar", "-x", "-C", self.directory], input=packed, check=True)
 
-    def cut_for(self, seconds):
-        host = self.a_host()
-        if host:
-            self.busy[host] = "cut"
-            self.note("freeze", host=host.hostname, meant=seconds, how="cut")
-            self.lab.rig.cut(host.vm.name)
-            self.after(seconds, self.heal, host)
-        return bool(host)
-
-    def heal(self, host):
-        self.lab.rig.heal(host.vm.name)
-        self.note("thaw", host=host.hostname)
-        self.after(1, self.busy.pop, host)
-
     def cut_short(self):
-        self.cut_for(self.lease * self.rng.uniform(0.05, 0.4))
+        self.freeze_short("cut")
 
     def cut_long(self):
-        return self.cut_for(self.lease * self.rng.uniform(1.3, 2.2))
+        return self.freeze_long("cut")
 
 
 @pytest.mark.limit(240)
