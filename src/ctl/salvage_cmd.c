@@ -226,7 +226,7 @@ static int put_in_place(SwPort *port, int dirfd, const char *temporary, const ch
     if (force)
         return port->renameat(port, dirfd, temporary, dirfd, name, 0);
     r = port->renameat(port, dirfd, temporary, dirfd, name, RENAME_NOREPLACE);
-    if (r != -EINVAL && r != -ENOSYS && r != -EOPNOTSUPP)
+    if (!sw_lacks_rename(r))
         return r;
     r = port->linkat(port, dirfd, temporary, dirfd, name); /* NFS: link is exclusive too */
     return r < 0 ? r : port->unlinkat(port, dirfd, temporary, 0);

@@ -259,7 +259,7 @@ int sw_put_back(SwControl *control, int dirfd, const char *name, int stage, cons
     SwSalvageInfo info = {.path = (char *)"", .reason = (char *)"conflict", .command = (char *)""};
     int r = port->renameat(port, stage, taken, dirfd, name, RENAME_NOREPLACE);
 
-    if (r == -EINVAL || r == -ENOSYS || r == -EOPNOTSUPP) { /* NFS has no such rename, but link is exclusive */
+    if (sw_lacks_rename(r)) { /* NFS has no such rename, but link is exclusive */
         r = port->linkat(port, stage, taken, dirfd, name);
         if (r == 0)
             r = port->unlinkat(port, stage, taken, 0);

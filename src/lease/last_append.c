@@ -303,7 +303,7 @@ static int swap(Ending *e)
     if (r < 0)
         return r;
     r = rename_copy(e, RENAME_EXCHANGE);
-    if (r == -EINVAL || r == -ENOSYS || r == -EOPNOTSUPP) {
+    if (sw_lacks_rename(r)) {
         exchanged = FALSE;
         r = rename_copy_over(e);
     }

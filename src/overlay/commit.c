@@ -226,7 +226,7 @@ static int publish_edit(SwStage *stage, const SwTarget *target, const SwFound *o
     SwOverlay *ov = stage->overlay;
     int stage_dir = sw_stage_dir(stage);
     int r = publish(stage, target, RENAME_EXCHANGE);
-    if (r == -EINVAL || r == -ENOSYS || r == -EOPNOTSUPP || r == -EPERM || r == -EACCES)
+    if (sw_lacks_rename(r) || r == -EPERM || r == -EACCES)
         return publish(stage, target, 0);
     if (r < 0)
         return r;
@@ -327,14 +327,14 @@ int sw_stage_commit(SwStage *stage, guint rename_flags, gboolean may_wait)
 
 /* ---- acting on a verdict */
 
-static gboolean is_there(SwStage *stage)
+static gboolean name_is_taken(SwStage *stage)
 {
     SwTarget target = {0};
     SwFound found;
-    gboolean there =
+    gboolean taken =
         sw_target_find(stage, &target) == 0 && sw_look_fresh(stage->overlay, target.dir->fd, target.name, &found) == 0;
     sw_target_clear(stage, &target);
-    return there;
+    return taken;
 }
 
 int sw_stage_commit_behind(SwStage *stage, gboolean may_wait)
@@ -343,8 +343,8 @@ int sw_stage_commit_behind(SwStage *stage, gboolean may_wait)
         return sw_stage_commit(stage, 0, may_wait);
     int r = sw_stage_commit(stage, RENAME_NOREPLACE, may_wait);
     /* NFS has no such rename: between the look and the rename somebody may slip in. */
-    if (r == -EINVAL || r == -ENOSYS || r == -EOPNOTSUPP)
-        return is_there(stage) ? 1 : sw_stage_commit(stage, 0, may_wait);
+    if (sw_lacks_rename(r))
+        return name_is_taken(stage) ? 1 : sw_stage_commit(stage, 0, may_wait);
     return r == -EEXIST ? 1 : r;
 }
 

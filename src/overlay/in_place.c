@@ -145,7 +145,7 @@ static int publish_new(SwStage *stage, gboolean may_wait)
         return 0;
     int r = sw_stage_commit(stage, stage->claimed ? 0 : RENAME_NOREPLACE, may_wait);
     /* NFS has no such rename: the open that follows makes the file. */
-    return r == -EEXIST || r == -EINVAL || r == -ENOSYS || r == -EOPNOTSUPP ? 0 : r;
+    return r == -EEXIST || sw_lacks_rename(r) ? 0 : r;
 }
 
 /* S held.  What the family is led to by the name is the current version as well. */
@@ -190,8 +190,9 @@ static int catch_up(SwOverlay *ov, SwHandle *handle, SwStage *stage)
     g_autoptr(SwFile) dir = NULL, file = NULL;
     g_autofree char *name = NULL;
     SwFound found, had;
-    gboolean is_open = stage->state == SW_STAGE_OPEN, only_new = sw_stage_is_only_new(stage);
-    gboolean clean = stage->state == SW_STAGE_COMMITTED || (is_open && !stage->trial.dirty) || only_new;
+    gboolean is_open = stage->state == SW_STAGE_OPEN;
+    gboolean clean =
+        stage->state == SW_STAGE_COMMITTED || (is_open && (!stage->trial.dirty || sw_stage_is_only_new(stage)));
     gboolean unmade = stage->unmade || (is_open && !stage->edit);
     if (!clean || !stage->parent || stage->klass == SW_CLASS_PRIVATE || place_of(ov, handle, &dir, &name) < 0)
         return 0;

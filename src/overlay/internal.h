@@ -111,13 +111,13 @@ struct SwStage {
     guint worker;          /* S: stage directory of it */
     char stage_name[32];   /* S */
     gboolean edit;         /* S: made over a base that has to survive where it was not written (C10) */
-    gboolean unmade;    /* S: of a writer of the whole file, led by a lock to what others made: its first write tells */
-    gboolean has_base;  /* L for reading, S and L for changing: a version stood at the name when it was opened */
-    SwFound base;       /* S: that version */
-    SwRanges ranges;    /* S: what an edit wrote */
-    SwTrial trial;      /* S */
-    gboolean synced;    /* S: fsync was called: never thrown away */
-    gboolean described; /* S: a note lies beside the stage file */
+    gboolean unmade;       /* S: a lock led it to what others made: its first change tells whether it edits that */
+    gboolean has_base;     /* L for reading, S and L for changing: a version stood at the name when it was opened */
+    SwFound base;          /* S: that version */
+    SwRanges ranges;       /* S: what an edit wrote */
+    SwTrial trial;         /* S */
+    gboolean synced;       /* S: fsync was called: never thrown away */
+    gboolean described;    /* S: a note lies beside the stage file */
     gboolean mtime_set, mode_set, owner_set; /* S: set by the program (C8) */
     gboolean claimed;                        /* S: our claim stands at the name (C12) */
     gboolean read_write;                     /* S: some handle could have made a shared mapping */

@@ -71,7 +71,7 @@ static void put_back(Taking *t, int dirfd, const char *name)
     SwPort *port = t->ov->port;
     port->become(port, NULL);
     int r = port->renameat(port, t->stage, t->taken, dirfd, name, RENAME_NOREPLACE);
-    if (r == -EINVAL || r == -ENOSYS || r == -EOPNOTSUPP) /* nobody is there: the record still binds */
+    if (sw_lacks_rename(r)) /* nobody is there: the record still binds */
         r = port->renameat(port, t->stage, t->taken, dirfd, name, 0);
     if (r < 0)
         sw_note(t->ov, SW_NOTE_WARNING, "%s: the lock could not be put back: %s", name, g_strerror(-r));

@@ -330,6 +330,7 @@ int sw_stage_materialise(SwStage *stage, guint64 upto)
         ov->port->close(ov->port, fd);
         return r;
     }
+    stage->unmade = FALSE;
     sw_mutex_lock(&ov->lock);
     SwFile *old = stage->file;
     stage->file = sw_file_new(ov->port, fd);
@@ -472,9 +473,8 @@ gboolean sw_stage_is_only_new(const SwStage *stage)
  */
 static void decide(SwStage *stage, off_t offset, gboolean append, gboolean mapped)
 {
-    if (stage->unmade && offset == 0 && !append && !mapped)
-        stage->edit = FALSE;
-    stage->unmade = FALSE;
+    if (stage->unmade)
+        stage->edit = offset != 0 || append || mapped;
 }
 
 ssize_t sw_stage_write(SwStage *stage, const SwCaller *caller, const void *buf, size_t size, off_t offset,

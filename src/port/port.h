@@ -17,6 +17,7 @@
  *  - All members may be called from any thread.  Credentials (`become`) belong to the calling thread.
  */
 
+#include <errno.h>
 #include <fcntl.h>
 #include <glib.h>
 #include <sys/stat.h>
@@ -188,6 +189,13 @@ static inline void sw_port_free(SwPort *port)
 {
     if (port)
         port->free(port);
+}
+
+/* `r` of a renameat with flags tells that the source has no such rename: NFS has none, and file systems may not know
+ * the flag (rename(2)). */
+static inline gboolean sw_lacks_rename(int r)
+{
+    return r == -EINVAL || r == -ENOSYS || r == -EOPNOTSUPP;
 }
 
 #endif

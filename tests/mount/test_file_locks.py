@@ -277,6 +277,18 @@ def test_two_writers_in_turn(pair, source, kind):
             assert f.read() == data
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_second_creator_that_cuts_first(pair, source, kind):
+    """C10: it has seen what the first has made, so its write at the beginning after that is an edit."""
+    a, b = pair
+    for worker in pair:
+        worker("fd = opened('f', os.O_RDWR | os.O_CREAT | os.O_TRUNC)", kind=kind)
+    a("lock(fd, 'x', kind); os.write(fd, b'0123456789'); lock(fd, 'u', kind); os.close(fd)")
+    b("lock(fd, 'x', kind); os.ftruncate(fd, 5); os.pwrite(fd, b'x', 0); lock(fd, 'u', kind); os.close(fd)")
+    with open(source + "/f", "rb") as f:
+        assert f.read() == b"x1234"
+
+
 def test_nothing_but_new_replaces_nothing(pair, source):
     """C8: a file that was new when it was opened, and is still empty at the close, is not put over what others made."""
     a, b = pair
