@@ -46,8 +46,10 @@ typedef struct {
 
 static void note(gpointer data, SwNoteLevel level, const char *text)
 {
+    static const SwLogLevel levels[] = {SW_LOG_DEBUG, SW_LOG_INFO, SW_LOG_WARNING};
+
     (void)data;
-    sw_log(level == SW_NOTE_WARNING ? SW_LOG_WARNING : SW_LOG_INFO, "%s", text);
+    sw_log(levels[level], "%s", text);
 }
 
 static void warn(gpointer data, const char *text)

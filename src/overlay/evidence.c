@@ -23,7 +23,8 @@ typedef enum {
 typedef struct {
     pid_t pids[SUSPECTS_MAX];
     Role roles[SUSPECTS_MAX];
-    guint n;
+    guint n, n_weighed;
+    pid_t upto; /* whoever was made since the opening, up to this one, is among them */
     gboolean overflow, unknown;
 } Suspects;
 
@@ -70,17 +71,18 @@ static void suspect_relatives(SwPort *port, Suspects *suspects, pid_t pid)
         suspects->overflow = TRUE;
 }
 
-static gboolean suspect_newcomers(SwStage *stage, Suspects *suspects)
+/* Who was made since the last time.  FALSE: that cannot be told. */
+static gboolean suspect_newcomers(SwPort *port, Suspects *suspects)
 {
-    SwPort *port = stage->overlay->port;
     pid_t now, pids[SUSPECTS_MAX];
-    if (!stage->mark || port->last_pid(port, &now) < 0)
+    if (!suspects->upto || port->last_pid(port, &now) < 0)
         return FALSE;
-    if (now == stage->mark)
+    if (now == suspects->upto)
         return TRUE;
-    int n = port->pids_between(port, stage->mark, now, pids, G_N_ELEMENTS(pids));
+    int n = port->pids_between(port, suspects->upto, now, pids, G_N_ELEMENTS(pids));
     for (int i = 0; i < n; i++)
         suspect(suspects, pids[i], ROLE_OTHER);
+    suspects->upto = now;
     return n >= 0;
 }
 
@@ -113,17 +115,23 @@ void sw_evidence_opener(SwStage *stage, SwFlusher *ret_opener)
         identify_flusher(stage, pid, ret_opener);
 }
 
-/* How programs see the stage's file. */
+/* What is asked of each, and what is known so far. */
 typedef struct {
-    dev_t dev;
+    SwStage *stage;
+    const SwFlusher *flusher;
+    dev_t dev; /* how programs see the stage's file */
     ino_t ino;
-} Sought;
+    int inherited_fd; /* -1: none yet */
+    SwEvidence *evidence;
+} Weighing;
 
-static void weigh(SwStage *stage, pid_t pid, const Sought *sought, Role role, int *inherited_fd, SwEvidence *evidence)
+static void weigh_descriptors(Weighing *weighing, pid_t pid, Role role)
 {
-    SwPort *port = stage->overlay->port;
+    const SwTrial *trial = &weighing->stage->trial;
+    SwEvidence *evidence = weighing->evidence;
+    SwPort *port = weighing->stage->overlay->port;
     SwHoldings holdings;
-    if (port->holdings(port, pid, sought->dev, sought->ino, &holdings) < 0) {
+    if (port->holdings(port, pid, weighing->dev, weighing->ino, &holdings) < 0) {
         evidence->complete &= role == ROLE_PARENT;
         return;
     }
@@ -132,39 +140,57 @@ static void weigh(SwStage *stage, pid_t pid, const Sought *sought, Role role, in
     if (!holdings.n_writers)
         return;
     evidence->n_holders++;
-    gboolean same_number = *inherited_fd < 0 || *inherited_fd == holdings.only_fd;
-    if (holdings.only_fd >= 3 && same_number && pid != stage->trial.opener && pid != stage->trial.writer) {
-        *inherited_fd = holdings.only_fd;
+    gboolean same_number = weighing->inherited_fd < 0 || weighing->inherited_fd == holdings.only_fd;
+    if (holdings.only_fd >= 3 && same_number && pid != trial->opener && pid != trial->writer) {
+        weighing->inherited_fd = holdings.only_fd;
         evidence->n_inherited++;
     }
 }
 
-static gboolean any_mapping(SwStage *stage, const Suspects *suspects, const SwFlusher *flusher, const Sought *sought)
+/* munmap(2) takes a mapping out of sight before its pages are written.  So what was once seen mapped waits for its
+ * RELEASE. */
+static void weigh_mappings(Weighing *weighing, pid_t pid, Role role)
 {
+    SwStage *stage = weighing->stage;
     SwPort *port = stage->overlay->port;
-    if (!stage->read_write)
-        return FALSE;
-    for (guint i = 0; i < suspects->n; i++) {
-        if (suspects->pids[i] == flusher->pid && flusher->exiting)
-            continue;
-        int r = port->mapped(port, suspects->pids[i], sought->dev, sought->ino);
-        if (r != 0 && r != -ESRCH && r != -ENOENT && !(suspects->roles[i] != ROLE_KIN && r < 0))
-            return TRUE;
+    if (!stage->read_write || stage->was_mapped || (pid == weighing->flusher->pid && weighing->flusher->exiting))
+        return;
+    int r = port->mapped(port, pid, weighing->dev, weighing->ino);
+    stage->was_mapped = r > 0;
+    if (r < 0 && r != -ESRCH && r != -ENOENT && role == ROLE_KIN)
+        weighing->evidence->complete = FALSE;
+}
+
+/*
+ * A descriptor may be handed on while we look: its holder forks when the others have been found already, and closes its
+ * own before it is looked at.  So whoever was made meanwhile is looked at too, until nobody was.
+ */
+static void weigh_all(Weighing *weighing, Suspects *suspects)
+{
+    SwEvidence *evidence = weighing->evidence;
+    while (evidence->complete && suspects->n_weighed < suspects->n) {
+        guint i = suspects->n_weighed++;
+        weigh_descriptors(weighing, suspects->pids[i], suspects->roles[i]);
+        if (evidence->complete)
+            weigh_mappings(weighing, suspects->pids[i], suspects->roles[i]);
+        if (!evidence->complete)
+            evidence->unsure_of = suspects->pids[i];
+        else if (suspects->n_weighed == suspects->n)
+            evidence->complete = suspect_newcomers(weighing->stage->overlay->port, suspects) && !suspects->overflow;
     }
-    return FALSE;
 }
 
 void sw_evidence_gather(SwStage *stage, pid_t tid, SwFlusher *ret_flusher, SwEvidence *ret_evidence)
 {
     SwPort *port = stage->overlay->port;
-    Suspects suspects = {.n = 0};
-    int inherited_fd = -1;
-    Sought sought = {.dev = __atomic_load_n(&stage->overlay->device, __ATOMIC_RELAXED)};
+    Suspects suspects = {.upto = stage->mark};
+    Weighing weighing = {.stage = stage, .flusher = ret_flusher, .inherited_fd = -1, .evidence = ret_evidence};
+    weighing.dev = __atomic_load_n(&stage->overlay->device, __ATOMIC_RELAXED);
     /* The stage file may have another number by now: the copy of a base, or of the version it was rebased on. */
     sw_mutex_lock(&stage->overlay->lock);
-    sought.ino = stage->node->told.ino;
+    weighing.ino = stage->node->told.ino;
     sw_mutex_unlock(&stage->overlay->lock);
-    *ret_evidence = (SwEvidence){.complete = tid != 0 && sought.dev != 0 && sought.ino != 0};
+    *ret_evidence = (SwEvidence){.complete = tid != 0 && weighing.dev != 0 && weighing.ino != 0};
     identify_flusher(stage, tid, ret_flusher);
     if (tid > 0 && !ret_flusher->pid)
         ret_evidence->complete = FALSE;
@@ -175,16 +201,12 @@ void sw_evidence_gather(SwStage *stage, pid_t tid, SwFlusher *ret_flusher, SwEvi
         ret_evidence->complete = FALSE;
     for (guint i = 0; i < n_kin; i++)
         suspect_relatives(port, &suspects, suspects.pids[i]);
-    if (!suspect_newcomers(stage, &suspects) || suspects.overflow)
+    if (!suspect_newcomers(port, &suspects) || suspects.overflow)
         ret_evidence->complete = FALSE;
-    for (guint i = 0; i < suspects.n && ret_evidence->complete; i++)
-        weigh(stage, suspects.pids[i], &sought, suspects.roles[i], &inherited_fd, ret_evidence);
+    weigh_all(&weighing, &suspects);
     /* Where a descriptor that was once on its way has got to, nobody can tell later. */
     stage->was_in_flight |= ret_evidence->in_flight;
     ret_evidence->in_flight = stage->was_in_flight;
-    /* munmap(2) takes a mapping out of sight before its pages are written.  So what was once seen mapped waits for its
-     * RELEASE; and only a close(2), which writes the pages first, can say that there is none. */
-    if (ret_evidence->complete && !stage->was_mapped)
-        stage->was_mapped = any_mapping(stage, &suspects, ret_flusher, &sought);
+    /* Only a close(2), which writes the pages of a mapping first, can say that there is none. */
     ret_evidence->mapped = stage->was_mapped || (tid == -1 && stage->read_write);
 }

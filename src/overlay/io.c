@@ -201,6 +201,17 @@ int sw_overlay_fsync(SwOverlay *ov, const SwCaller *caller, SwHandle *handle, gb
 
 /* ---- closing */
 
+static void tell_unsure(SwStage *stage, pid_t of)
+{
+    SwOverlay *ov = stage->overlay;
+    sw_mutex_lock(&ov->lock);
+    g_autofree char *path = stage->parent ? sw_node_path_locked(stage->parent, stage->name) : NULL;
+    sw_mutex_unlock(&ov->lock);
+    if (path)
+        sw_note(ov, SW_NOTE_DEBUG, "%s: closed, but process %d might still have it open: the last release commits",
+                path, of);
+}
+
 static int flush_stage(SwOverlay *ov, const SwCaller *caller, SwStage *stage, gboolean may_wait)
 {
     SW_HOLD(&stage->lock);
@@ -213,6 +224,8 @@ static int flush_stage(SwOverlay *ov, const SwCaller *caller, SwStage *stage, gb
     SwEvidence evidence;
     sw_evidence_gather(stage, caller->tid, &flusher, &evidence);
     SwVerdict verdict = sw_trial_flush(&stage->trial, &flusher, &evidence);
+    if (!evidence.complete)
+        tell_unsure(stage, evidence.unsure_of);
     if (verdict == SW_VERDICT_HOLD && stage->trial.failure)
         return -stage->trial.failure;
     if (verdict == SW_VERDICT_HOLD && ov->network && stage->materialised) {

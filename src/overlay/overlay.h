@@ -48,7 +48,7 @@ typedef struct {
     gint64 entry_us, attr_us; /* how long the kernel may believe the name and the attributes */
 } SwEntry;
 
-typedef enum { SW_NOTE_INFO, SW_NOTE_WARNING } SwNoteLevel;
+typedef enum { SW_NOTE_DEBUG, SW_NOTE_INFO, SW_NOTE_WARNING } SwNoteLevel;
 /* One event that a human may want to know: a writer discarded, a second version, an in-place fall-back. */
 typedef void (*SwNoteFunc)(gpointer data, SwNoteLevel level, const char *text);
 
