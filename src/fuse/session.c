@@ -7,12 +7,14 @@
 #include "server_internal.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <malloc.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mount.h>
 #include <sys/stat.h>
+#include <sys/sysmacros.h>
 #include <sys/vfs.h>
 #include <unistd.h>
 
@@ -58,6 +60,19 @@ static void forget_pages(gpointer data, SwNode *node)
     (void)fuse_lowlevel_notify_inval_inode(server->session, sw_ino_of(server->overlay, node), 0, 0);
 }
 
+/*
+ * Before the first request is read, for any of them may be a close(2), which needs it for its verdict (C3).  The kernel
+ * answers this by itself (fuse_update_get_attr in fs/fuse/dir.c).
+ */
+static gboolean learn_device(SwServer *server)
+{
+    struct statx stx;
+    if (statx(AT_FDCWD, server->setup.mountpoint, AT_STATX_DONT_SYNC, 0, &stx) < 0)
+        return FALSE;
+    sw_overlay_set_device(server->overlay, makedev(stx.stx_dev_major, stx.stx_dev_minor));
+    return TRUE;
+}
+
 int sw_server_new(const SwServerSetup *setup, SwServer **ret_server, char **ret_why)
 {
     SwServer *server = g_new0(SwServer, 1);
@@ -71,13 +86,12 @@ int sw_server_new(const SwServerSetup *setup, SwServer **ret_server, char **ret_
         g_free(server);
         return -EINVAL;
     }
-    if (fuse_session_mount(server->session, setup->mountpoint) != 0) {
+    server->mounted = fuse_session_mount(server->session, setup->mountpoint) == 0;
+    if (!server->mounted || !learn_device(server)) {
         *ret_why = g_strdup_printf("cannot mount on %s", setup->mountpoint);
-        fuse_session_destroy(server->session);
-        g_free(server);
+        sw_server_free(server);
         return -EIO;
     }
-    server->mounted = TRUE;
     server->workers = sw_workers_new(WAITERS_MAX);
     server->locking = sw_locking_start(server->port, server->overlay);
     if (!server->locking) {
@@ -106,7 +120,7 @@ static void *ticker(void *data)
     return NULL;
 }
 
-/* The mount answers: learns its device number, for the close verdict, and reports. */
+/* The mount answers: reports it. */
 static gboolean announce(SwServer *server)
 {
     struct stat st;
@@ -116,7 +130,6 @@ static gboolean announce(SwServer *server)
         g_usleep(500);
     if (!g_atomic_int_get(&server->greeted) || stat(server->setup.mountpoint, &st) < 0)
         return FALSE;
-    sw_overlay_set_device(server->overlay, st.st_dev);
     server->setup.ready(server->setup.ready_data);
     return TRUE;
 }
