@@ -186,6 +186,19 @@ static int reserve(SwOverlay *ov, SwHandle *handle, off_t end, gsize size)
     return r == -ENOSPC || r == -EDQUOT || r == -EFBIG ? r : 0;
 }
 
+/*
+ * The page that the record goes into may be cached without what others appended, and then reads so after it.
+ */
+static void see_what_others_appended(SwOverlay *ov, SwHandle *handle, off_t end, off_t new_end)
+{
+    sw_mutex_lock(&ov->lock);
+    gboolean ours = handle->bearer->appended_to == end;
+    handle->bearer->appended_to = new_end;
+    sw_mutex_unlock(&ov->lock);
+    if (!ours)
+        ov->port->read_anew(ov->port, handle->file->fd);
+}
+
 static int append_record(SwOverlay *ov, SwHandle *handle, const SwCaller *caller, const void *buf, gsize size,
                          gboolean may_wait)
 {
@@ -201,6 +214,8 @@ static int append_record(SwOverlay *ov, SwHandle *handle, const SwCaller *caller
         ov->port->become(ov->port, &handle->cred);
         return r;
     }
+    if (ov->network)
+        see_what_others_appended(ov, handle, st.st_size, st.st_size + (off_t)size);
     r = reserve(ov, handle, st.st_size, size);
     if (r == 0)
         r = sw_port_write_all(ov->port, handle->file->fd, buf, size, st.st_size);

@@ -46,6 +46,12 @@ typedef struct {
     guint64 tag;
 } SwIdentity;
 
+/* What tells the contents of a file apart. */
+typedef struct {
+    off_t size;
+    struct timespec mtime, ctime;
+} SwReadAs;
+
 struct SwNode {
     SwIdentity id;         /* L: of the committed version, or of the stage file once it is being committed */
     gboolean listed;       /* L: in SwOverlay.nodes under `id` */
@@ -78,6 +84,8 @@ struct SwNode {
         gint64 until_us;
         gboolean staged; /* it had a stage then */
     } told;
+    SwReadAs read_as;  /* L: on a network file system: what this machine has cached is at least as new */
+    off_t appended_to; /* L: where the last record ended that this host appended */
 };
 
 typedef enum {

@@ -15,11 +15,44 @@ SwFile *sw_handle_file(SwOverlay *ov, SwHandle *handle)
     return file ? file : sw_stage_file(handle->stage);
 }
 
+/* L.  As the kernel was told; or, for a handle of which it caches nothing, as `st` says. */
+static SwReadAs read_as_locked(const SwHandle *handle, const struct stat *st)
+{
+    const SwNode *node = handle->node;
+    if (handle->caching == SW_CACHE_NONE)
+        return (SwReadAs){.size = st->st_size, .mtime = st->st_mtim, .ctime = st->st_ctim};
+    return (SwReadAs){.size = node->told.size, .mtime = node->told.mtime, .ctime = node->told.ctime};
+}
+
+/*
+ * What is read from now on is to be at least as new as that, which is not so of everything that an NFS client has
+ * cached (SwPort.read_anew).
+ */
+static void drop_old_pages(SwOverlay *ov, const SwHandle *handle, const SwFile *file)
+{
+    struct stat st = {0};
+    if (handle->caching == SW_CACHE_NONE && ov->port->statat(ov->port, file->fd, "", &st) < 0)
+        return;
+    sw_mutex_lock(&ov->lock);
+    SwReadAs now = read_as_locked(handle, &st);
+    gboolean same = memcmp(&handle->node->read_as, &now, sizeof now) == 0;
+    sw_mutex_unlock(&ov->lock);
+    if (same)
+        return;
+    ov->port->read_anew(ov->port, file->fd);
+    /* Not before, or who reads at the same time would go on too early. */
+    sw_mutex_lock(&ov->lock);
+    handle->node->read_as = now;
+    sw_mutex_unlock(&ov->lock);
+}
+
 ssize_t sw_overlay_read(SwOverlay *ov, SwHandle *handle, void *buf, size_t size, off_t offset)
 {
     if (sw_handle_kind(handle) == SW_HANDLE_APPEND)
         sw_ignore(sw_append_publish(ov, handle, TRUE));
     g_autoptr(SwFile) file = sw_handle_file(ov, handle);
+    if (ov->network)
+        drop_old_pages(ov, handle, file);
     return ov->port->pread(ov->port, file->fd, buf, size, offset);
 }
 

@@ -148,6 +148,13 @@ static off_t file_lseek(SwPort *port, int fd, off_t offset, int whence)
     return result < 0 ? -errno : result;
 }
 
+/* There is one cache, and everybody writes through it. */
+static void file_read_anew(SwPort *port, int fd)
+{
+    (void)port;
+    (void)fd;
+}
+
 static int file_fsync(SwPort *port, int fd, gboolean data_only)
 {
     return sw_result(TEMP_FAILURE_RETRY(data_only ? fdatasync(fd) : fsync(fd)));
@@ -237,6 +244,7 @@ void sw_files_bind(SwPort *port)
     port->fallocate = file_fallocate;
     port->lseek = file_lseek;
     port->fsync = file_fsync;
+    port->read_anew = file_read_anew;
     port->clone = file_clone;
     port->copy_range = file_copy_range;
     port->try_flock = file_try_flock;

@@ -15,6 +15,7 @@
 
 #include "posix.h"
 
+#include <fcntl.h>
 #include <linux/magic.h>
 #include <string.h>
 
@@ -151,6 +152,12 @@ static int nfs_renameat(SwPort *port, int olddir, const char *oldname, int newdi
     return r;
 }
 
+static void nfs_read_anew(SwPort *port, int fd)
+{
+    (void)port;
+    (void)posix_fadvise(fd, 0, 0, POSIX_FADV_DONTNEED);
+}
+
 void sw_port_posix_suit(SwPort *port, int fd, void (*say)(gpointer data, const char *text), gpointer data)
 {
     SwPosix *posix = (SwPosix *)port;
@@ -165,6 +172,7 @@ void sw_port_posix_suit(SwPort *port, int fd, void (*say)(gpointer data, const c
     posix->over = sw_over_open_bind(port, &posix->mount, say, data);
     posix->raw = *port;
     guards_init(posix);
+    port->read_anew = nfs_read_anew;
     port->openat = nfs_openat;
     port->statat = nfs_statat;
     port->stat_fresh = nfs_stat_fresh;

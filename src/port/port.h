@@ -125,6 +125,10 @@ struct SwPort {
     int (*fallocate)(SwPort *port, int fd, int mode, off_t offset, off_t length);
     off_t (*lseek)(SwPort *port, int fd, off_t offset, int whence);
     int (*fsync)(SwPort *port, int fd, gboolean data_only);
+    /* From here on the file's bytes are read from the server, not from what was cached before.  An NFS client that has
+     * the file open for writing takes other hosts' changes for its own, and keeps what it cached (nfs_update_inode in
+     * fs/nfs/inode.c).  Does nothing elsewhere. */
+    void (*read_anew)(SwPort *port, int fd);
     /* Shares all blocks of `from` with the empty file `to` (FICLONE); -EOPNOTSUPP or -EXDEV where that cannot be. */
     int (*clone)(SwPort *port, int from, int to);
     /* copy_file_range(2), by hand where it cannot be.  Bytes copied, 0 at the end of `from`. */

@@ -35,6 +35,7 @@ int sw_copy_sparse(SwPort *port, int from, int to, off_t end, const SwMeanwhile 
 {
     int r = 0;
 
+    port->read_anew(port, from);
     for (off_t at = 0; r == 0 && at < end;) {
         off_t hole, data = port->lseek(port, from, at, SEEK_DATA);
 
