@@ -45,7 +45,7 @@ static void change_file(SwOverlay *ov, SwHandle *handle, const SwFound *found, i
     SwNode *node = sw_node_get(ov, found, parent, name);
     SwFile *file = sw_file_new(ov->port, fd);
     sw_mutex_lock(&ov->lock);
-    SwFile *old_file = handle->file;
+    SwFile *old_file = sw_node_left_locked(handle->node, handle->file);
     SwNode *old_node = handle->bearer;
     handle->file = file;
     handle->bearer = node;

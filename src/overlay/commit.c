@@ -198,7 +198,7 @@ static int rebase(SwStage *stage, const SwTarget *target, const SwFound *now)
     }
     port->unlinkat(port, sw_epoch_stage_dir(epoch, worker), name, 0);
     sw_mutex_lock(&ov->lock);
-    SwFile *old = stage->file;
+    SwFile *old = sw_node_left_locked(stage->node, stage->file);
     stage->file = sw_file_new(port, fd);
     sw_mutex_unlock(&ov->lock);
     sw_file_unref(old);

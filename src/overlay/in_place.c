@@ -95,7 +95,7 @@ static int open_current(SwOverlay *ov, const SwHandle *handle, int dirfd, const 
 static void adopt(SwOverlay *ov, SwHandle *handle, SwHandleKind kind, SwFile *file, const SwFound *found)
 {
     sw_mutex_lock(&ov->lock);
-    SwFile *old = handle->file;
+    SwFile *old = handle->file ? sw_node_left_locked(handle->node, handle->file) : NULL;
     handle->file = sw_file_ref(file);
     handle->id = (SwIdentity){.ino = found->st.st_ino, .tag = found->tag};
     __atomic_store_n(&handle->kind, kind, __ATOMIC_RELEASE);
@@ -158,7 +158,7 @@ static void rebase_clean(SwOverlay *ov, SwStage *stage, SwFile *file, const SwFo
     stage->base = *found;
     stage->edit = TRUE;
     sw_mutex_lock(&ov->lock);
-    SwFile *old = stage->file;
+    SwFile *old = sw_node_left_locked(stage->node, stage->file);
     stage->file = sw_file_ref(file);
     stage->materialised = FALSE;
     stage->has_base = TRUE;

@@ -83,7 +83,9 @@ struct SwNode {
         struct timespec atime, mtime, ctime;
         gint64 until_us;
         gboolean staged; /* it had a stage then */
+        gboolean since;  /* since the last handle left a file for another one (sw_node_left_locked) */
     } told;
+    SwFile *shown;     /* L: counted; the file that has the number told, where no handle has it open any more */
     SwReadAs read_as;  /* L: on a network file system: what this machine has cached is at least as new */
     off_t appended_to; /* L: where the last record ended that this host appended */
 };
@@ -294,6 +296,12 @@ int sw_node_dir_fresh(SwOverlay *ov, SwNode *dir, SwFile **ret_file) G_GNUC_WARN
  * this machine has cached of it (C2)? */
 void sw_node_asked(SwOverlay *ov, SwNode *node);
 gboolean sw_node_is_fresh(SwOverlay *ov, const SwNode *node);
+/*
+ * A handle of the node, or its stage, goes on in another file than `left` (taken).  /proc shows the number of the file
+ * that the kernel was told of, and the close verdict goes by that: so that file is kept, lest its number becomes
+ * another one's while a handle is open.  Returns what is not needed any more, to be given back without L.
+ */
+SwFile *sw_node_left_locked(SwNode *node, SwFile *left);
 /* What the kernel was told last; FALSE if nothing. */
 gboolean sw_node_recall_locked(const SwNode *node, struct stat *ret_st);
 void sw_node_forget_dir_locked(SwOverlay *ov, SwNode *dir);

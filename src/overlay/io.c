@@ -331,12 +331,16 @@ static int release_stage(SwOverlay *ov, SwHandle *handle, gboolean may_wait)
 static void handle_free(SwOverlay *ov, SwHandle *handle)
 {
     sw_file_locks_released(ov, handle);
+    SwFile *shown = NULL;
     sw_mutex_lock(&ov->lock);
     handle->node->handles = g_slist_remove(handle->node->handles, handle);
+    if (!handle->node->handles)
+        shown = g_steal_pointer(&handle->node->shown);
     ov->in_place = g_slist_remove(ov->in_place, handle);
     ov->appenders = g_slist_remove(ov->appenders, handle);
     sw_old_unwatch_locked(ov, handle);
     sw_mutex_unlock(&ov->lock);
+    sw_file_unref(shown);
     sw_file_unref(handle->file);
     sw_old_released(ov, &handle->held);
     sw_stage_unref(handle->stage);

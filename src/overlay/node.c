@@ -43,6 +43,7 @@ static void node_free_locked(SwOverlay *ov, SwNode *node)
     sw_node_forget_dir_locked(ov, node);
     if (node->dir)
         sw_file_unref(node->dir);
+    sw_file_unref(node->shown);
     while (node->names)
         sw_node_drop_name_locked(ov, node, node->names->parent, node->names->name);
     g_free(node);
@@ -180,6 +181,7 @@ gint64 sw_node_tell_locked(SwOverlay *ov, SwNode *node, const struct stat *st, g
     if (node->grows)
         attr_us = 0;
     node->told.staged = node->stage != NULL;
+    node->told.since = TRUE;
     node->told.ino = st->st_ino;
     node->told.size = st->st_size;
     node->told.blocks = st->st_blocks;
@@ -192,6 +194,16 @@ gint64 sw_node_tell_locked(SwOverlay *ov, SwNode *node, const struct stat *st, g
     node->told.ctime = st->st_ctim;
     node->told.until_us = attr_us ? ov->port->now_us(ov->port) + attr_us : 0;
     return attr_us;
+}
+
+SwFile *sw_node_left_locked(SwNode *node, SwFile *left)
+{
+    if (node->shown && !node->told.since)
+        return left;
+    SwFile *was = node->shown;
+    node->shown = left;
+    node->told.since = FALSE;
+    return was;
 }
 
 gboolean sw_node_recall_locked(const SwNode *node, struct stat *ret_st)

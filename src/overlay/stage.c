@@ -332,7 +332,7 @@ int sw_stage_materialise(SwStage *stage, guint64 upto)
     }
     stage->unmade = FALSE;
     sw_mutex_lock(&ov->lock);
-    SwFile *old = stage->file;
+    SwFile *old = stage->node ? sw_node_left_locked(stage->node, stage->file) : stage->file;
     stage->file = sw_file_new(ov->port, fd);
     stage->materialised = TRUE;
     sw_mutex_unlock(&ov->lock);

@@ -50,27 +50,39 @@ static const char *find_mount(const char *mountinfo, int mount)
     return at ? at + 1 : NULL;
 }
 
-/*
- * Is `mount` one of the file system wanted?  Yes, too, when nobody can say (a mount outside the process's own tree):
- * the inode number was right already, and a holder too many only delays a commit.
- */
-static gboolean is_wanted_mount(const Scan *scan, int mount)
+/* By the mountinfo of the process `base`. */
+static gboolean find_device(const SwProc *proc, const char *base, int mount, dev_t *ret_dev)
 {
-    guint64 packed = pack_mount(mount, scan->dev);
     g_auto(SwProcText) mountinfo = {.big = NULL};
     char path[SW_PROC_BASE_SIZE + 16];
     const char *line;
     guint found_major, found_minor;
 
-    if (__atomic_load_n(&scan->proc->known_mount, __ATOMIC_RELAXED) == packed)
-        return TRUE;
-    (void)snprintf(path, sizeof path, "%s/mountinfo", scan->base);
-    if (sw_proc_read(scan->proc->fd, path, &mountinfo) < 0)
-        return TRUE;
+    (void)snprintf(path, sizeof path, "%s/mountinfo", base);
+    if (sw_proc_read(proc->fd, path, &mountinfo) < 0)
+        return FALSE;
     line = find_mount(mountinfo.text, mount);
     if (!line || sscanf(line, "%*d %*d %u:%u", &found_major, &found_minor) != 2)
+        return FALSE;
+    *ret_dev = makedev(found_major, found_minor);
+    return TRUE;
+}
+
+/*
+ * Is `mount` one of the file system wanted?  What a process in a container was given by who started it may be open on a
+ * mount that only we see.  Yes, too, when nobody can say: the inode number was right already, and a holder too many
+ * only delays a commit.
+ */
+static gboolean is_wanted_mount(const Scan *scan, int mount)
+{
+    guint64 packed = pack_mount(mount, scan->dev);
+    dev_t dev;
+
+    if (__atomic_load_n(&scan->proc->known_mount, __ATOMIC_RELAXED) == packed)
         return TRUE;
-    if (found_major != major(scan->dev) || found_minor != minor(scan->dev))
+    if (!find_device(scan->proc, scan->base, mount, &dev) && !find_device(scan->proc, "self", mount, &dev))
+        return TRUE;
+    if (dev != scan->dev)
         return FALSE;
     __atomic_store_n(&scan->proc->known_mount, packed, __ATOMIC_RELAXED);
     return TRUE;

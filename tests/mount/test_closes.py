@@ -265,6 +265,20 @@ os.close(fd)
     assert worker("os.kill(child, 0)") is None
 
 
+def test_the_number_of_an_open_file_stays_its_own(hosts, source):
+    """C3: the verdict goes by inode numbers: while an editor shows that of the version it opened, no other file gets it."""
+    a, b = hosts
+    a.write("f", OLD)
+    number = a.look("f").st_ino
+    editor = a.worker()
+    editor("fd = os.open('f', os.O_RDWR); os.pwrite(fd, b'x', 0)")
+    b.write("f", NEW)
+    for other in range(100):
+        with open(os.path.join(source, "other.%d" % other), "wb") as f:
+            assert os.fstat(f.fileno()).st_ino != number
+    editor("os.close(fd)")
+
+
 def test_pool_of_workers(hosts):
     """C3: multiprocessing's own pool, forked while the file is open."""
     a, b = hosts

@@ -692,6 +692,12 @@ static off_t sim_lseek(SwPort *port, int fd, off_t offset, int whence)
 }
 
 /* Nobody cuts the power here, so the real one would only cost time. */
+static void sim_read_anew(SwPort *port, int fd)
+{
+    (void)port;
+    (void)fd;
+}
+
 static int sim_fsync(SwPort *port, int fd, gboolean data_only)
 {
     gssize r = refused(port, "fsync", "", MAY_FAIL | MAY_FILL);
@@ -826,6 +832,7 @@ static void bind_names(SwPort *port)
     port->fallocate = sim_fallocate;
     port->lseek = sim_lseek;
     port->fsync = sim_fsync;
+    port->read_anew = sim_read_anew;
     port->clone = sim_clone;
     port->copy_range = sim_copy_range;
     port->try_flock = sim_try_flock;
