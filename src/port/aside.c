@@ -217,6 +217,31 @@ static int open_there(SwAside *aside, int root, int fd)
 /* ---- renaming */
 
 /*
+ * While the client has a delegation of what was replaced, the first mount believes that the name leads there, whatever
+ * is asked of the server (nfs_lookup_revalidate_delegated in fs/nfs/dir.c), which does not recall it from the one who
+ * replaced the file (nfsd_breaker_owns_lease in fs/nfsd/nfs4state.c).  An open for writing gives it back
+ * (nfs4_return_incompatible_delegation in fs/nfs/nfs4proc.c), one that the server refuses as well.
+ */
+static void give_delegation_back(SwPort *plain, int dirfd, const char *name)
+{
+    int fd = plain->openat(plain, dirfd, name, O_WRONLY | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY, 0);
+
+    if (fd >= 0)
+        (void)plain->close(plain, fd);
+}
+
+static gboolean still_there(SwPort *plain, int dirfd, const char *name, ino_t replaced)
+{
+    struct stat st;
+    int r;
+
+    if (!replaced || plain->stat_fresh(plain, dirfd, "", &st) < 0)
+        return FALSE;
+    r = plain->statat(plain, dirfd, name, &st);
+    return r == -ESTALE || (r == 0 && st.st_ino == replaced);
+}
+
+/*
  * The first mount tells by the times of a directory whether its names may have changed.  If it has asked for them since
  * the last change, and that was within the same tick of the server's clock, it believes the old name; then the
  * directory is changed once more.
@@ -225,13 +250,12 @@ static void tell_first_mount(SwAside *aside, int newdir, const char *newname, in
 {
     SwPort *plain = &aside->plain;
     g_autofree char *name = g_strdup_printf(".safewritefs-tick-%d-%s", (int)getpid(), newname);
-    struct stat st;
 
+    if (!still_there(plain, newdir, newname, replaced))
+        return;
+    give_delegation_back(plain, newdir, newname);
     name[MIN(strlen(name), NAME_MAX)] = '\0';
-    for (guint i = 0; i < NUDGES; i++) {
-        if (plain->stat_fresh(plain, newdir, "", &st) < 0 || plain->statat(plain, newdir, newname, &st) < 0 ||
-            st.st_ino != replaced)
-            return;
+    for (guint i = 0; i < NUDGES && still_there(plain, newdir, newname, replaced); i++) {
         plain->sleep_us(plain, TICK_US);
         if (plain->mkdirat(plain, there, name, 0700) == 0)
             (void)plain->unlinkat(plain, there, name, AT_REMOVEDIR);

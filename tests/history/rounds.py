@@ -57,7 +57,7 @@ class Life:
         self.host, self.side, self.role, self.number, self.life = host, side, role, number, life
         self.who = "%s.%s.%d" % (host.hostname, role, number)
         journal = "%s/%s.%d.jsonl" % (nemesis.place_of(host), self.who, life)
-        words = (role, host.mnt, journal, self.who, side, life, nemesis.rng.randrange(1 << 30))
+        words = (role, host.mnt, journal, self.who, side, life, nemesis.rng.randrange(1 << 30), nemesis.PACE)
         self.complaints = "%s/%s.%d.err" % (nemesis.directory, self.who, life)
         with open(self.complaints, "ab") as errors:
             self.process = host.popen([nemesis.worker, *map(str, words)], cwd="/", stderr=errors)
@@ -76,6 +76,7 @@ class Life:
 
 class Round:
     NAMES = HOSTS
+    PACE = 1  # of the workers: their pauses are so many times as long
     EXPECTED = EXPECTED_LOG
 
     def __init__(self, lab, seed, seconds, lease=LEASE):

@@ -92,7 +92,7 @@ uint32_t chance(uint32_t below)
 
 void pause_ms(uint32_t ms)
 {
-    usleep(chance(ms * 1000 + 1));
+    usleep(worker.pace * chance(ms * 1000 + 1));
 }
 
 const char *path_of(char *buffer, const char *name)
@@ -131,6 +131,7 @@ static void prepare(char **argv)
     sigaction(SIGTERM, &action, NULL);
     prctl(PR_SET_PDEATHSIG, SIGKILL);
     worker = (Worker){.top = argv[2], .who = argv[4], .side = atoi(argv[5]), .life = atoi(argv[6])};
+    worker.pace = strtoul(argv[8], NULL, 10);
     state = strtoull(argv[7], NULL, 10) * 2654435761u + 88172645463325252u;
     journal = open(argv[3], O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0644);
     if (journal < 0) {
@@ -143,10 +144,10 @@ int main(int argc, char **argv)
 {
     const Role *role = roles, *end = roles + sizeof roles / sizeof *roles;
 
-    while (argc == 8 && role < end && strcmp(role->name, argv[1]) != 0)
+    while (argc == 9 && role < end && strcmp(role->name, argv[1]) != 0)
         role++;
-    if (argc != 8 || role == end) {
-        fprintf(stderr, "usage: worker ROLE MOUNT JOURNAL WHO SIDE LIFE SEED\n");
+    if (argc != 9 || role == end) {
+        fprintf(stderr, "usage: worker ROLE MOUNT JOURNAL WHO SIDE LIFE SEED PACE\n");
         return 2;
     }
     prepare(argv);

@@ -19,6 +19,7 @@ typedef struct {
     const char *who, *top; /* what stands in every value it writes; the mount */
     int side;              /* which host: 0 ... SLOTS - 1 */
     int life;
+    uint32_t pace; /* pauses are so many times as long */
     volatile int stop;
 } Worker;
 

@@ -210,6 +210,33 @@ def append_meanwhile(pair, call, last):
     appender.join()
 
 
+REPLACE_DELEGATED = """
+import json, os, sys
+errors = []
+held = open("f")  # by the daemon, which gets a delegation, and will replace the file while it is open
+held.read()
+for i in range(3):
+    with open("f", "w") as f:
+        f.write("new %d" % i)
+    try:
+        seen = open("f").read()
+    except OSError as e:
+        seen = str(e)
+    if seen != "new %d" % i:
+        errors.append("%d: %s" % (i, seen))
+print(json.dumps(errors))
+"""
+
+
+def test_replacing_what_the_client_has_a_delegation_of(pair):
+    """C2: the server recalls no delegation from the machine that replaces the file; its programs see the new one at once."""
+    for i in range(5):
+        pair.sh(1, "echo old > f%d" % i)
+    for i in range(5):
+        assert json.loads(pair.python(0, REPLACE_DELEGATED.replace('"f"', '"f%d"' % i))) == []
+        assert pair.sh(1, "cat f%d" % i) == "new 2"
+
+
 def test_appends_follow_a_replacement(pair):
     """C11: a version that is kept has lost no link; an appender follows to the new one all the same."""
     append_meanwhile(pair, "echo three > g; mv g f", b"four\n")
