@@ -46,6 +46,37 @@ static void made_and_released(void **state)
     sw_control_close(control);
 }
 
+static int (*plain_renameat)(SwPort *port, int olddir, const char *oldname, int newdir, const char *newname,
+                             guint flags);
+
+/* As an NFS server answers for a directory that has been removed. */
+static int stale_renameat(SwPort *port, int olddir, const char *oldname, int newdir, const char *newname, guint flags)
+{
+    struct stat st;
+
+    if (fstat(newdir, &st) == 0 && st.st_nlink == 0)
+        return -ESTALE;
+    return plain_renameat(port, olddir, oldname, newdir, newname, flags);
+}
+
+/* C19, L3: a host that wakes up while it is being buried leaves the record, by which the lock is found and broken. */
+static void released_while_buried(void **state)
+{
+    Fixture *f = *state;
+    SwControl *control = open_control(f);
+    SwAppLock lock = lock_at(f, SW_LOCK_FILE, "x.lock");
+
+    assert_int_equal(sw_app_lock_begin(control, "x.lock", &lock), 0);
+    plain_renameat = f->port->renameat;
+    f->port->renameat = stale_renameat;
+    assert_int_equal(rmdir(at(f, ".safewritefs/hosts/%s/released", lock.says.host_id)), 0);
+    assert_int_equal(sw_app_lock_end(control, &lock), -ESTALE);
+    assert_int_equal(count_names(at(f, LOCKS), ""), 1);
+    f->port->renameat = plain_renameat;
+    sw_app_lock_clear(&lock);
+    sw_control_close(control);
+}
+
 static void living_host_keeps_it(void **state)
 {
     Fixture *f = *state;
@@ -301,6 +332,7 @@ static void sweeps_what_has_changed(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {TEST(made_and_released),
+                                       TEST(released_while_buried),
                                        TEST(living_host_keeps_it),
                                        TEST(taken_key),
                                        TEST(broken),
