@@ -464,8 +464,8 @@ int sw_app_lock_end(SwControl *control, const SwAppLock *lock)
     r = port->become(port, NULL);
     if (r == 0)
         r = port->renameat(port, control->locks, key, lock->epoch->released, name, 0);
-    /* No room for a name, or a fault.  Not when we are fenced, which is ESTALE over NFS: whoever did that finds the lock
-     * by its record. */
+    /* No room for a name, or a fault.  Not when we are fenced, which is ESTALE over NFS: whoever did that finds the
+     * lock by its record. */
     if (r < 0 && r != -ENOENT && r != -ESTALE && link_says(port, control->locks, key, lock->text))
         return port->unlinkat(port, control->locks, key, 0);
     if (r < 0 && link_says(port, lock->epoch->released, name, lock->text))
