@@ -25,7 +25,6 @@
 #define EPOCH_TRIES 16
 #define OPEN_DIR (O_RDONLY | O_DIRECTORY | O_NONBLOCK)
 #define BEATS_PER_LEASE 4
-#define REJOIN_PAUSES 500
 #define REJOIN_PAUSE_US (2 * G_TIME_SPAN_MILLISECOND)
 
 /* ---- who we are [P5] */
@@ -331,8 +330,11 @@ int sw_control_confirm(SwControl *control, const SwEpoch *epoch)
 /* Another thread is claiming it, which takes as long as it would take us. */
 static int await_rejoin(SwControl *control, const SwEpoch *lost)
 {
-    for (guint i = 0; i < REJOIN_PAUSES && sw_epoch_now(control) == lost; i++)
-        control->port->sleep_us(control->port, REJOIN_PAUSE_US);
+    SwPort *port = control->port;
+    gint64 until_us = port->now_us(port) + control->lease_us;
+
+    while (sw_epoch_now(control) == lost && g_atomic_int_get(&control->rejoining) && port->now_us(port) < until_us)
+        port->sleep_us(port, REJOIN_PAUSE_US);
     return sw_epoch_now(control) == lost ? -EAGAIN : 0;
 }
 

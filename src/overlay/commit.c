@@ -98,7 +98,7 @@ static int publish(SwStage *stage, const SwTarget *target, guint flags)
         return r;
     SwReplacing replacing = {0};
     if (!flags)
-        sw_replacing_begin(ov, &stage->cred, target->dir->fd, target->name, &replacing);
+        sw_replacing_begin(ov, &stage->cred, target->dir->fd, target->name, stage->edit, &replacing);
     sw_mutex_lock(&ov->lock);
     sw_node_list_locked(ov, stage->node, &found);
     sw_mutex_unlock(&ov->lock);

@@ -69,6 +69,17 @@ void sw_stage_forget_description(SwStage *stage)
     ov->port->become(ov->port, &stage->cred);
 }
 
+/* Only breakers take anything out of another's stage directory; our own epoch lasts until they have begun. */
+static gboolean is_taken(SwStage *stage, gboolean look)
+{
+    SwPort *port = stage->overlay->port;
+    if (stage->epoch != sw_control_epoch(stage->overlay->control))
+        return TRUE;
+    struct stat st;
+    int r = look ? port->statat(port, sw_stage_dir(stage), stage->stage_name, &st) : 0;
+    return r == -ENOENT || r == -ESTALE;
+}
+
 static void put_aside(SwStage *stage, const char *reason)
 {
     SwOverlay *ov = stage->overlay;
@@ -78,6 +89,10 @@ static void put_aside(SwStage *stage, const char *reason)
     int r = sw_control_salvage(ov->control, stage->epoch, stage->worker, stage->stage_name, &info, &stage->cred);
     ov->port->become(ov->port, &stage->cred);
     stage->described = FALSE;
+    if ((r == -ENOENT || r == -ESTALE) && is_taken(stage, TRUE)) {
+        reason = "fenced"; /* and put there by who took us for dead */
+        r = 0;
+    }
     if (r < 0)
         sw_note(ov, SW_NOTE_WARNING, "%s: what %s (pid %d) wrote could not be moved to salvage: %s", path, comm,
                 (int)info.pid, g_strerror(-r));
@@ -112,17 +127,6 @@ static void end(SwStage *stage, int gone_error)
     SwStage *was = end_locked(stage, gone_error);
     sw_mutex_unlock(&ov->lock);
     sw_stage_unref(was);
-}
-
-/* Only breakers take anything out of another's stage directory; our own epoch lasts until they have begun. */
-static gboolean is_taken(SwStage *stage, gboolean look)
-{
-    SwPort *port = stage->overlay->port;
-    if (stage->epoch != sw_control_epoch(stage->overlay->control))
-        return TRUE;
-    struct stat st;
-    int r = look ? port->statat(port, sw_stage_dir(stage), stage->stage_name, &st) : 0;
-    return r == -ENOENT || r == -ESTALE;
 }
 
 /* The claim binds nobody any more, and goes with the next one who wants the name; the note is the breaker's. */

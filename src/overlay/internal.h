@@ -459,8 +459,11 @@ typedef struct {
     SwFound found;
     SwNode *node; /* counted; NULL: not known here */
     SwOld old;
+    SwContentLease *lease; /* on what is replaced, so that nobody else replaces it between the link and the rename */
 } SwReplacing;
-void sw_replacing_begin(SwOverlay *ov, const SwCred *cred, int dirfd, const char *name, SwReplacing *replacing);
+/* `leased`: the caller has the lease on what stands there. */
+void sw_replacing_begin(SwOverlay *ov, const SwCred *cred, int dirfd, const char *name, gboolean leased,
+                        SwReplacing *replacing);
 void sw_replacing_end(SwOverlay *ov, const SwCred *cred, SwReplacing *replacing, gboolean replaced);
 /* unlink(2) of a file of data. */
 int sw_old_unlink(SwOverlay *ov, int dirfd, const char *name) G_GNUC_WARN_UNUSED_RESULT;

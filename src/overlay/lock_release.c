@@ -73,8 +73,12 @@ static void put_back(Taking *t, int dirfd, const char *name)
     int r = port->renameat(port, t->stage, t->taken, dirfd, name, RENAME_NOREPLACE);
     if (sw_lacks_rename(r)) /* nobody is there: the record still binds */
         r = port->renameat(port, t->stage, t->taken, dirfd, name, 0);
+    /* Whoever has broken this host meanwhile has the directory, and the lock with it. */
+    struct stat st;
+    int gone = r < 0 ? port->stat_fresh(port, t->stage, "", &st) : 0;
     if (r < 0)
-        sw_note(t->ov, SW_NOTE_WARNING, "%s: the lock could not be put back: %s", name, g_strerror(-r));
+        sw_note(t->ov, gone == -ESTALE || (gone == 0 && st.st_nlink == 0) ? SW_NOTE_INFO : SW_NOTE_WARNING,
+                "%s: the lock could not be put back: %s", name, g_strerror(-r));
     port->become(port, &t->caller->cred);
 }
 
@@ -119,7 +123,7 @@ static int rename_data(SwOverlay *ov, const SwCaller *caller, int dirfd, const c
 {
     SwReplacing replacing = {0};
     if (!flags && sw_control_keeps_old(ov->control) && !same_file(ov, dirfd, name, new_dirfd, new_name))
-        sw_replacing_begin(ov, &caller->cred, new_dirfd, new_name, &replacing);
+        sw_replacing_begin(ov, &caller->cred, new_dirfd, new_name, FALSE, &replacing);
     int r = ov->port->renameat(ov->port, dirfd, name, new_dirfd, new_name, flags);
     sw_replacing_end(ov, &caller->cred, &replacing, r == 0);
     return r;

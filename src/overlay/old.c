@@ -18,6 +18,8 @@
 /* A handle has to have seen that its file is old well before that is dropped. */
 #define LOOKS_PER_KEEP 3
 #define LOOKS_PER_TICK 100
+#define REPLACING_WAIT_US (5 * G_USEC_PER_SEC)
+#define REPLACING_TRIES 8
 
 /* ---- replaced */
 
@@ -34,15 +36,53 @@ static void hide_link(SwOverlay *ov, SwReplacing *replacing, int change)
     sw_mutex_unlock(&ov->lock);
 }
 
-void sw_replacing_begin(SwOverlay *ov, const SwCred *cred, int dirfd, const char *name, SwReplacing *replacing)
+/*
+ * Of two hosts that replace a file at once, each would link what stands there now, and the one that comes second
+ * replace what the first has just put there, of which there is no link.  So they do it one after the other.  Who cannot
+ * have the lease in time goes on without it.
+ */
+static void lease_it(SwOverlay *ov, const SwCred *cred, int dirfd, const char *name, SwReplacing *replacing)
+{
+    gint64 deadline = ov->port->now_us(ov->port) + REPLACING_WAIT_US;
+    for (guint tries = 0; tries < REPLACING_TRIES; tries++) {
+        SwPredecessor predecessor; /* of an append, whose file is replaced as it is */
+        SwFound now;
+        int r = sw_content_lease_take(ov->leases, replacing->found.st.st_ino, NULL, deadline, NULL, NULL,
+                                      &replacing->lease, &predecessor);
+        ov->port->become(ov->port, cred);
+        if (r < 0) {
+            replacing->lease = NULL;
+            return;
+        }
+        if (sw_look_fresh(ov, dirfd, name, &now) < 0 || sw_same_object(&now, &replacing->found))
+            return;
+        (void)sw_content_lease_release(g_steal_pointer(&replacing->lease));
+        ov->port->become(ov->port, cred);
+        replacing->found = now;
+    }
+}
+
+static void end_lease(SwOverlay *ov, const SwCred *cred, SwReplacing *replacing)
+{
+    if (!replacing->lease)
+        return;
+    (void)sw_content_lease_release(g_steal_pointer(&replacing->lease));
+    ov->port->become(ov->port, cred);
+}
+
+void sw_replacing_begin(SwOverlay *ov, const SwCred *cred, int dirfd, const char *name, gboolean leased,
+                        SwReplacing *replacing)
 {
     *replacing = (SwReplacing){0};
     if (!sw_control_keeps_old(ov->control) || sw_look(ov, dirfd, name, &replacing->found, NULL) < 0 ||
         !S_ISREG(replacing->found.st.st_mode))
         return;
+    if (!leased)
+        lease_it(ov, cred, dirfd, name, replacing);
     hide_link(ov, replacing, 1);
     if (sw_old_link(ov->control, dirfd, name, cred, &replacing->old) == 0)
         return;
+    end_lease(ov, cred, replacing);
     hide_link(ov, replacing, -1);
     sw_node_unref(ov, replacing->node);
     replacing->node = NULL;
@@ -70,6 +110,7 @@ void sw_replacing_end(SwOverlay *ov, const SwCred *cred, SwReplacing *replacing,
     }
     hide_link(ov, replacing, -1);
     sw_node_unref(ov, replacing->node);
+    end_lease(ov, cred, replacing);
 }
 
 /* ---- removed */
