@@ -24,6 +24,16 @@ static SwReadAs read_as_locked(const SwHandle *handle, const struct stat *st)
     return (SwReadAs){.size = node->told.size, .mtime = node->told.mtime, .ctime = node->told.ctime};
 }
 
+/* Nobody else writes a stage of ours; and who has gone in place with a lock has had the cache dropped by that (C22). */
+static gboolean others_may_write(SwOverlay *ov, const SwHandle *handle)
+{
+    SwHandleKind kind = sw_handle_kind(handle);
+    if (kind != SW_HANDLE_STAGED)
+        return kind != SW_HANDLE_INPLACE;
+    SW_HOLD(&ov->lock);
+    return !handle->stage->materialised || handle->stage->state != SW_STAGE_OPEN;
+}
+
 /*
  * What is read from now on is to be at least as new as that, which is not so of everything that an NFS client has
  * cached (SwPort.read_anew).
@@ -51,7 +61,7 @@ ssize_t sw_overlay_read(SwOverlay *ov, SwHandle *handle, void *buf, size_t size,
     if (sw_handle_kind(handle) == SW_HANDLE_APPEND)
         sw_ignore(sw_append_publish(ov, handle, TRUE));
     g_autoptr(SwFile) file = sw_handle_file(ov, handle);
-    if (ov->network)
+    if (ov->network && others_may_write(ov, handle))
         drop_old_pages(ov, handle, file);
     return ov->port->pread(ov->port, file->fd, buf, size, offset);
 }
@@ -257,7 +267,7 @@ static int flush_stage(SwOverlay *ov, const SwCaller *caller, SwStage *stage, gb
     SwEvidence evidence;
     sw_evidence_gather(stage, caller->tid, &flusher, &evidence);
     SwVerdict verdict = sw_trial_flush(&stage->trial, &flusher, &evidence);
-    if (!evidence.complete)
+    if (!evidence.complete && evidence.unsure_of)
         tell_unsure(stage, evidence.unsure_of);
     if (verdict == SW_VERDICT_HOLD && stage->trial.failure)
         return -stage->trial.failure;

@@ -54,7 +54,8 @@ static void lease_it(SwOverlay *ov, const SwCred *cred, int dirfd, const char *n
             replacing->lease = NULL;
             return;
         }
-        if (sw_look_fresh(ov, dirfd, name, &now) < 0 || sw_same_object(&now, &replacing->found))
+        if (sw_look_fresh(ov, dirfd, name, &now) < 0 || !S_ISREG(now.st.st_mode) ||
+            sw_same_object(&now, &replacing->found))
             return;
         (void)sw_content_lease_release(g_steal_pointer(&replacing->lease));
         ov->port->become(ov->port, cred);
