@@ -216,20 +216,6 @@ static int open_there(SwAside *aside, int root, int fd)
 
 /* ---- renaming */
 
-/*
- * While the client has a delegation of what was replaced, the first mount believes that the name leads there, whatever
- * is asked of the server (nfs_lookup_revalidate_delegated in fs/nfs/dir.c), which does not recall it from the one who
- * replaced the file (nfsd_breaker_owns_lease in fs/nfsd/nfs4state.c).  An open for writing gives it back
- * (nfs4_return_incompatible_delegation in fs/nfs/nfs4proc.c), one that the server refuses as well.
- */
-static void give_delegation_back(SwPort *plain, int dirfd, const char *name)
-{
-    int fd = plain->openat(plain, dirfd, name, O_WRONLY | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY, 0);
-
-    if (fd >= 0)
-        (void)plain->close(plain, fd);
-}
-
 static gboolean still_there(SwPort *plain, int dirfd, const char *name, ino_t replaced)
 {
     struct stat st;
@@ -253,7 +239,7 @@ static void tell_first_mount(SwAside *aside, int newdir, const char *newname, in
 
     if (!still_there(plain, newdir, newname, replaced))
         return;
-    give_delegation_back(plain, newdir, newname);
+    sw_nfs_give_delegation_back(newdir, newname);
     name[MIN(strlen(name), NAME_MAX)] = '\0';
     for (guint i = 0; i < NUDGES && still_there(plain, newdir, newname, replaced); i++) {
         plain->sleep_us(plain, TICK_US);

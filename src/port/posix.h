@@ -34,6 +34,13 @@ void sw_cred_bind(SwPort *port);  /* cred.c: become */
 void sw_proc_bind(SwPort *port);  /* proc*.c: processes */
 /* What sw_port_posix_suit has made for NFS, if it has. */
 void sw_nfs_clear(SwPosix *posix);
+/*
+ * While the client has a delegation of a file, it believes that its name leads there, whatever is asked of the server
+ * (nfs_lookup_revalidate_delegated in fs/nfs/dir.c); and the server does not recall it from the client that replaced
+ * the file itself (nfsd_breaker_owns_lease in fs/nfsd/nfs4state.c).  An open for writing gives it back
+ * (nfs4_return_incompatible_delegation in fs/nfs/nfs4proc.c), one that the server refuses as well.
+ */
+void sw_nfs_give_delegation_back(int dirfd, const char *name);
 
 /* Makes the calling thread act as the daemon itself for a while; `saved` remembers what to go back to. */
 typedef struct {
