@@ -36,8 +36,8 @@ typedef struct {
     gboolean in_flight; /* UNIX sockets or an io_uring may carry references */
     gboolean mapped;    /* a mapping lives, or could not be excluded */
     guint n_holders;    /* processes that hold a descriptor open for writing */
-    pid_t unsure_of;    /* for the log: who could not be looked at, 0 = it was not one process */
     guint n_inherited;  /* of those: exactly one descriptor, all at the same number >= 3, never wrote, not the opener */
+    pid_t unsure_of;    /* for the log: who could not be looked at, 0 = it was not one process */
 } SwEvidence;
 
 /* Who ended how: taken from the flusher at FLUSH. */

@@ -186,9 +186,7 @@ static int reserve(SwOverlay *ov, SwHandle *handle, off_t end, gsize size)
     return r == -ENOSPC || r == -EDQUOT || r == -EFBIG ? r : 0;
 }
 
-/*
- * The page that the record goes into may be cached without what others appended, and then reads so after it.
- */
+/* The page that the record goes into may be cached without what others appended, and then reads so after it. */
 static void see_what_others_appended(SwOverlay *ov, SwHandle *handle, off_t end, off_t new_end)
 {
     sw_mutex_lock(&ov->lock);

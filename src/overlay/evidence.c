@@ -162,8 +162,9 @@ static void weigh_mappings(Weighing *weighing, pid_t pid, Role role)
 }
 
 /*
- * A descriptor may be handed on while we look: its holder forks when the others have been found already, and closes its
- * own before it is looked at.  So whoever was made meanwhile is looked at too, until nobody was.
+ * First the family, then who was made since the opening.  A descriptor may be handed on while we look: its holder forks
+ * when the others have been found already, and closes its own before it is looked at.  So whoever was made meanwhile is
+ * looked at too, until nobody was.
  */
 static void weigh_all(Weighing *weighing, Suspects *suspects)
 {
@@ -201,7 +202,7 @@ void sw_evidence_gather(SwStage *stage, pid_t tid, SwFlusher *ret_flusher, SwEvi
         ret_evidence->complete = FALSE;
     for (guint i = 0; i < n_kin; i++)
         suspect_relatives(port, &suspects, suspects.pids[i]);
-    if (!suspect_newcomers(port, &suspects) || suspects.overflow)
+    if (suspects.overflow)
         ret_evidence->complete = FALSE;
     weigh_all(&weighing, &suspects);
     /* Where a descriptor that was once on its way has got to, nobody can tell later. */

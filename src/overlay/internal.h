@@ -23,6 +23,7 @@
 #include "overlay.h"
 
 #include <fcntl.h>
+#include <string.h>
 
 /* An open descriptor with a reference count; closed with the last. */
 typedef struct {
@@ -50,7 +51,17 @@ typedef struct {
 typedef struct {
     off_t size;
     struct timespec mtime, ctime;
-} SwReadAs;
+} SwStamp;
+
+static inline SwStamp sw_stamp_of(const struct stat *st)
+{
+    return (SwStamp){.size = st->st_size, .mtime = st->st_mtim, .ctime = st->st_ctim};
+}
+
+static inline gboolean sw_stamp_equal(const SwStamp *a, const SwStamp *b)
+{
+    return memcmp(a, b, sizeof *a) == 0;
+}
 
 struct SwNode {
     SwIdentity id;         /* L: of the committed version, or of the stage file once it is being committed */
@@ -74,19 +85,19 @@ struct SwNode {
      * size go by, which it believes until `until_us`. */
     struct {
         ino_t ino;
-        off_t size;
+        SwStamp stamp;
         blkcnt_t blocks;
         mode_t mode; /* 0: never told */
         uid_t uid;
         gid_t gid;
         nlink_t nlink;
-        struct timespec atime, mtime, ctime;
+        struct timespec atime;
         gint64 until_us;
         gboolean staged; /* it had a stage then */
         gboolean since;  /* since the last handle left a file for another one (sw_node_left_locked) */
     } told;
     SwFile *shown;     /* L: counted; the file that has the number told, where no handle has it open any more */
-    SwReadAs read_as;  /* L: on a network file system: what this machine has cached is at least as new */
+    SwStamp read_as;   /* L: on a network file system: what this machine has cached is at least as new */
     off_t appended_to; /* L: where the last record ended that this host appended */
 };
 

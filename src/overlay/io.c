@@ -15,15 +15,6 @@ SwFile *sw_handle_file(SwOverlay *ov, SwHandle *handle)
     return file ? file : sw_stage_file(handle->stage);
 }
 
-/* L.  As the kernel was told; or, for a handle of which it caches nothing, as `st` says. */
-static SwReadAs read_as_locked(const SwHandle *handle, const struct stat *st)
-{
-    const SwNode *node = handle->node;
-    if (handle->caching == SW_CACHE_NONE)
-        return (SwReadAs){.size = st->st_size, .mtime = st->st_mtim, .ctime = st->st_ctim};
-    return (SwReadAs){.size = node->told.size, .mtime = node->told.mtime, .ctime = node->told.ctime};
-}
-
 /* Nobody else writes a stage of ours; and who has gone in place with a lock has had the cache dropped by that (C22). */
 static gboolean others_may_write(SwOverlay *ov, const SwHandle *handle)
 {
@@ -35,17 +26,18 @@ static gboolean others_may_write(SwOverlay *ov, const SwHandle *handle)
 }
 
 /*
- * What is read from now on is to be at least as new as that, which is not so of everything that an NFS client has
- * cached (SwPort.read_anew).
+ * What is read from now on is to be at least as new as what the kernel was told; or, for a handle of which it caches
+ * nothing, as what the source says.  Not everything is that an NFS client has cached (SwPort.read_anew).
  */
 static void drop_old_pages(SwOverlay *ov, const SwHandle *handle, const SwFile *file)
 {
     struct stat st = {0};
-    if (handle->caching == SW_CACHE_NONE && ov->port->statat(ov->port, file->fd, "", &st) < 0)
+    gboolean told = handle->caching != SW_CACHE_NONE;
+    if (!told && ov->port->statat(ov->port, file->fd, "", &st) < 0)
         return;
     sw_mutex_lock(&ov->lock);
-    SwReadAs now = read_as_locked(handle, &st);
-    gboolean same = memcmp(&handle->node->read_as, &now, sizeof now) == 0;
+    SwStamp now = told ? handle->node->told.stamp : sw_stamp_of(&st);
+    gboolean same = sw_stamp_equal(&handle->node->read_as, &now);
     sw_mutex_unlock(&ov->lock);
     if (same)
         return;

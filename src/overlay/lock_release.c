@@ -66,6 +66,13 @@ static int take(Taking *t, SwNode *parent, const char *name, int dirfd, gboolean
     return r < 0 ? explain(ov, dirfd, name, r) : 1;
 }
 
+static gboolean is_removed(SwPort *port, int dirfd)
+{
+    struct stat st;
+    int r = port->stat_fresh(port, dirfd, "", &st);
+    return r == -ESTALE || (r == 0 && st.st_nlink == 0);
+}
+
 static void put_back(Taking *t, int dirfd, const char *name)
 {
     SwPort *port = t->ov->port;
@@ -74,10 +81,8 @@ static void put_back(Taking *t, int dirfd, const char *name)
     if (sw_lacks_rename(r)) /* nobody is there: the record still binds */
         r = port->renameat(port, t->stage, t->taken, dirfd, name, 0);
     /* Whoever has broken this host meanwhile has the directory, and the lock with it. */
-    struct stat st;
-    int gone = r < 0 ? port->stat_fresh(port, t->stage, "", &st) : 0;
     if (r < 0)
-        sw_note(t->ov, gone == -ESTALE || (gone == 0 && st.st_nlink == 0) ? SW_NOTE_INFO : SW_NOTE_WARNING,
+        sw_note(t->ov, is_removed(port, t->stage) ? SW_NOTE_INFO : SW_NOTE_WARNING,
                 "%s: the lock could not be put back: %s", name, g_strerror(-r));
     port->become(port, &t->caller->cred);
 }

@@ -176,22 +176,21 @@ SwNode *sw_node_get(SwOverlay *ov, const SwFound *found, SwNode *parent, const c
 gint64 sw_node_tell_locked(SwOverlay *ov, SwNode *node, const struct stat *st, gint64 attr_us)
 {
     /* Of answers that cross each other the kernel takes one, and nobody knows which. */
-    if (node->told.mode && !node->told.staged && !node->stage && S_ISREG(st->st_mode) && node->told.size != st->st_size)
+    if (node->told.mode && !node->told.staged && !node->stage && S_ISREG(st->st_mode) &&
+        node->told.stamp.size != st->st_size)
         node->grows = TRUE;
     if (node->grows)
         attr_us = 0;
     node->told.staged = node->stage != NULL;
     node->told.since = TRUE;
     node->told.ino = st->st_ino;
-    node->told.size = st->st_size;
+    node->told.stamp = sw_stamp_of(st);
     node->told.blocks = st->st_blocks;
     node->told.mode = st->st_mode;
     node->told.uid = st->st_uid;
     node->told.gid = st->st_gid;
     node->told.nlink = st->st_nlink;
     node->told.atime = st->st_atim;
-    node->told.mtime = st->st_mtim;
-    node->told.ctime = st->st_ctim;
     node->told.until_us = attr_us ? ov->port->now_us(ov->port) + attr_us : 0;
     return attr_us;
 }
@@ -213,12 +212,12 @@ gboolean sw_node_recall_locked(const SwNode *node, struct stat *ret_st)
     *ret_st = (struct stat){.st_ino = node->told.ino, .st_mode = node->told.mode, .st_nlink = node->told.nlink};
     ret_st->st_uid = node->told.uid;
     ret_st->st_gid = node->told.gid;
-    ret_st->st_size = node->told.size;
+    ret_st->st_size = node->told.stamp.size;
     ret_st->st_blocks = node->told.blocks;
     ret_st->st_blksize = 4096;
     ret_st->st_atim = node->told.atime;
-    ret_st->st_mtim = node->told.mtime;
-    ret_st->st_ctim = node->told.ctime;
+    ret_st->st_mtim = node->told.stamp.mtime;
+    ret_st->st_ctim = node->told.stamp.ctime;
     return TRUE;
 }
 

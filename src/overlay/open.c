@@ -133,10 +133,9 @@ typedef enum { TOLD_TRUE, TOLD_STALE, TOLD_EXPIRED } Told;
 static Told compare_told(SwOverlay *ov, SwNode *node, const struct stat *st)
 {
     gint64 now = ov->port->now_us(ov->port);
+    SwStamp found = sw_stamp_of(st);
     sw_mutex_lock(&ov->lock);
-    gboolean same = node->told.size == st->st_size &&
-                    memcmp(&node->told.mtime, &st->st_mtim, sizeof st->st_mtim) == 0 &&
-                    memcmp(&node->told.ctime, &st->st_ctim, sizeof st->st_ctim) == 0;
+    gboolean same = sw_stamp_equal(&node->told.stamp, &found);
     gboolean believed = now < node->told.until_us;
     sw_mutex_unlock(&ov->lock);
     return same ? TOLD_TRUE : believed ? TOLD_STALE : TOLD_EXPIRED;

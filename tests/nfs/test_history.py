@@ -13,14 +13,13 @@ import rounds  # noqa: E402
 
 ROUNDS = int(os.environ.get("SW_ROUNDS", "1"))
 SECONDS = 40
-PACE = 10  # those machines are some 20 times slower than ours
 LEASE = 10  # machines in software emulation stand still for seconds at times
 READINGS = 30
 
 
 class VmRound(rounds.Round):
     NAMES = rounds.HOSTS[:2]
-    PACE = PACE
+    PACE = 10  # those machines are that much slower, and more
     EXPECTED = [*rounds.EXPECTED_LOG, "cannot|not responding|silent|renew"]
     FAULTS = {**rounds.Round.FAULTS, "cut_short": 3, "cut_long": 1}
     WAYS = {

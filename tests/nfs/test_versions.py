@@ -211,7 +211,7 @@ def append_meanwhile(pair, call, last):
 
 
 REPLACE_DELEGATED = """
-import json, os, sys
+import json
 errors = []
 held = open("f")  # by the daemon, which gets a delegation, and will replace the file while it is open
 held.read()

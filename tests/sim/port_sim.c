@@ -691,13 +691,14 @@ static off_t sim_lseek(SwPort *port, int fd, off_t offset, int whence)
     return r ? r : done(port, real(port)->lseek(real(port), fd, offset, whence));
 }
 
-/* Nobody cuts the power here, so the real one would only cost time. */
+/* There is one cache. */
 static void sim_read_anew(SwPort *port, int fd)
 {
     (void)port;
     (void)fd;
 }
 
+/* Nobody cuts the power here, so the real one would only cost time. */
 static int sim_fsync(SwPort *port, int fd, gboolean data_only)
 {
     gssize r = refused(port, "fsync", "", MAY_FAIL | MAY_FILL);
