@@ -384,15 +384,6 @@ static int make_record(SwControl *control, const char *name, const char *text)
     return r < 0 && link_says(port, control->locks, name, text) ? 0 : r; /* made, and the reply was lost */
 }
 
-/* A host that was taken for dead goes on as another, or makes no locks. */
-static int leave_lost_epoch(SwControl *control)
-{
-    const SwEpoch *epoch = sw_epoch_now(control);
-    int r = sw_epoch_is_fenced(control, epoch, FALSE) ? sw_control_rejoin(control, epoch) : 0;
-
-    return r == -EAGAIN ? -ESTALE : r == -EEXIST ? 0 : r;
-}
-
 const SwEpoch *sw_app_locks_epoch(SwControl *control)
 {
     const SwEpoch *epoch = sw_epoch_now(control);
@@ -415,13 +406,14 @@ int sw_app_lock_begin(SwControl *control, const char *name, SwAppLock *lock)
 {
     SwPort *port = control->port;
     char key[KEY_SIZE];
+    SwEpoch *epoch = sw_epoch_now(control);
     int r = port->become(port, NULL);
 
     if (r == 0)
-        r = leave_lost_epoch(control);
+        r = sw_control_epoch_to_hold(control, &epoch);
     lock->key = sw_lock_key(lock->says.dir_ino, name);
     key_name(lock->key, key);
-    lock->epoch = sw_epoch_now(control);
+    lock->epoch = epoch;
     strcpy(lock->says.host_id, lock->epoch->id);
     lock->says.sequence = (guint32)g_atomic_int_add(&control->sequence, 1);
     lock->text = sw_lock_text_format(&lock->says);

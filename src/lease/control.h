@@ -87,6 +87,13 @@ void sw_control_trim_salvage(SwControl *control);
 int sw_control_rejoin(SwControl *control, const SwEpoch *lost) G_GNUC_WARN_UNUSED_RESULT;
 
 /*
+ * The epoch in which something new is to be held: not one that others have removed while this host was silent, for in
+ * that one nothing more can be done.  It is proven as sw_control_confirm has it, and rejoined under another if lost.
+ * 0, -ESTALE while it cannot be, or why not.
+ */
+int sw_control_epoch_to_hold(SwControl *control, SwEpoch **ret_epoch) G_GNUC_WARN_UNUSED_RESULT;
+
+/*
  * May this host still write in place what it holds in that epoch (C21)?  Servers do not refuse such a write: the host
  * itself stops, half a lease after its last renewal, unless it can renew now.  0, -ESTALE or why it cannot.
  */

@@ -352,6 +352,17 @@ int sw_control_rejoin(SwControl *control, const SwEpoch *lost)
     return r;
 }
 
+int sw_control_epoch_to_hold(SwControl *control, SwEpoch **ret_epoch)
+{
+    SwEpoch *epoch = sw_epoch_now(control);
+    int r = 0;
+
+    if (sw_epoch_is_fenced(control, epoch, FALSE) || sw_control_confirm(control, epoch) == -ESTALE)
+        r = sw_control_rejoin(control, epoch);
+    *ret_epoch = sw_epoch_now(control);
+    return r == -EAGAIN ? -ESTALE : r == -EEXIST ? 0 : r;
+}
+
 void sw_control_on_wait(SwControl *control, void (*want)(gpointer data, const char *host_id), gpointer data)
 {
     control->want_data = data;

@@ -222,7 +222,12 @@ static int leave_stage(SwOverlay *ov, SwHandle *handle, gboolean may_wait)
         return 0; /* somebody is about to make another file there: this one stays a stage */
     if (r < 0)
         return r;
-    handle->epoch = sw_control_epoch(ov->control);
+    SwEpoch *epoch;
+    r = sw_control_epoch_to_hold(ov->control, &epoch);
+    ov->port->become(ov->port, &handle->cred);
+    if (r < 0)
+        return r;
+    handle->epoch = epoch;
     adopt(ov, handle, SW_HANDLE_INPLACE, file, &found);
     rebase_clean(ov, stage, file, &found);
     return 0;

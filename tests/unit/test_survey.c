@@ -181,6 +181,25 @@ static void breaks_a_host_on_order(void **state)
     sw_control_close(other);
 }
 
+/* C21: what is new is held in an epoch that stands, also before the keeper has seen that the old one was broken. */
+static void holds_in_an_epoch_that_stands(void **state)
+{
+    Fixture *f = *state;
+    SwControl *other = open_control(f), *control = open_control(f);
+    SwEpoch *first = sw_control_epoch(other), *epoch = NULL;
+
+    assert_int_equal(sw_control_epoch_to_hold(other, &epoch), 0);
+    assert_ptr_equal(epoch, first);
+    assert_int_equal(sw_control_break_host(control, sw_control_host_id(other)), 0);
+    assert_int_equal(sw_control_epoch_to_hold(other, &epoch), 0);
+    assert_ptr_not_equal(epoch, first);
+    assert_ptr_equal(epoch, sw_control_epoch(other));
+    assert_int_equal(sw_control_confirm(other, epoch), 0);
+    assert_int_equal(sw_control_confirm(other, first), -ESTALE);
+    sw_control_close(control);
+    sw_control_close(other);
+}
+
 static void sweeps_on_order(void **state)
 {
     Fixture *f = *state;
@@ -200,8 +219,9 @@ static void sweeps_on_order(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        TEST(no_control_directory),       TEST(shows_a_living_host),    TEST(tells_the_dead), TEST(ages_by_the_server),
-        TEST(passes_over_what_is_forged), TEST(breaks_a_host_on_order), TEST(sweeps_on_order)};
+        TEST(no_control_directory), TEST(shows_a_living_host),          TEST(tells_the_dead),
+        TEST(ages_by_the_server),   TEST(passes_over_what_is_forged),   TEST(breaks_a_host_on_order),
+        TEST(sweeps_on_order),      TEST(holds_in_an_epoch_that_stands)};
 
     return cmocka_run_group_tests_name("survey", tests, NULL, NULL);
 }
