@@ -300,6 +300,7 @@ static void read_host(SwKeeper *keeper, Watched *w)
     if (r < 0 || strcmp(record.id, w->id) != 0)
         return;
     w->read = TRUE;
+    w->watch = (SwWatch){0}; /* what went before was measured by another lease */
     w->ttl_us = CLAMP(record.lease_us, TTL_MIN_US, TTL_MAX_US);
     w->here = *keeper->control->boot_id && strcmp(record.boot_id, keeper->control->boot_id) == 0;
 }
@@ -363,7 +364,8 @@ static void look(SwKeeper *keeper, Watched *w)
     if (r < 0) /* no answer: the next look finds a gap */
         return;
     dead = sw_watch_look(&w->watch, counter, began_us, ended_us, w->ttl_us, have_renewed(keeper, w, began_us));
-    w->due_us = sw_watch_next_us(&w->watch, w->ttl_us);
+    /* Its record comes at any moment, and its lease counts from then on. */
+    w->due_us = sw_watch_next_us(&w->watch, w->read ? w->ttl_us : MIN(w->ttl_us, keeper->ttl_us));
     if (!bury_neighbour(keeper, w) && dead)
         break_it(keeper, w);
 }

@@ -16,6 +16,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
@@ -323,6 +324,35 @@ static void the_dead(void **state)
     world_free(world);
 }
 
+/* Others can find a host that has not put its record yet; if it dies as soon as it has, it is still found in time. */
+static void the_newly_come(void **state)
+{
+    guint64 seed = seed_of() + 3, newcomers = 8;
+    World *world = world_new(seed, 4);
+
+    (void)state;
+    run_until(world, now_of(world) + 2 * TTL);
+    for (guint i = 0; i < newcomers; i++) {
+        Member *m = &world->members[world->n];
+        g_autofree char *record = NULL, *later = NULL;
+
+        join(world, world->n++);
+        record = g_strdup_printf("%s/.safewritefs/hosts/%s/record", world->sim->path, m->ids[0]);
+        later = g_strconcat(record, ".new", NULL);
+        assert_int_equal(rename(record, later), 0);
+        run_until(world, now_of(world) + TTL / 4 + chance(world, 0, 2 * S));
+        assert_int_equal(rename(later, record), 0);
+        die(world, m);
+        run_until(world, now_of(world) + 2 * TTL);
+    }
+    check_disk(world);
+    print_message("seed %" G_GUINT64_FORMAT ": %u died as they came, each was broken within %.2f s\n", seed,
+                  world->broken, (double)world->slowest_us / S);
+    if (world->broken != newcomers || world->slowest_us > TTL + 2 * S)
+        sim_complain(world->sim, "%u broken, the slowest after %g s", world->broken, (double)world->slowest_us / S);
+    world_free(world);
+}
+
 /* The server cannot be reached for minutes, by anybody; they come back to it at their own pace. */
 static void server_away(void **state)
 {
@@ -553,7 +583,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(the_dead), cmocka_unit_test(server_away),   cmocka_unit_test(chaos),
-        cmocka_unit_test(breakers), cmocka_unit_test(crossed_marks),
+        cmocka_unit_test(breakers), cmocka_unit_test(crossed_marks), cmocka_unit_test(the_newly_come),
     };
     struct rlimit limit;
 
