@@ -75,7 +75,8 @@ class History:
 
     def __init__(self, lives, faults, meta):
         self.ops, self.faults, self.meta = [], faults, meta
-        self.kills = {(f["who"], f["life"]): f["t"] for f in faults if f["ev"] == "kill"}
+        # The first of several: from then on it may be dead.
+        self.kills = {(f["who"], f["life"]): f["t"] for f in reversed(faults) if f["ev"] == "kill"}
         for name, lines in sorted(lives.items()):
             self._add(name, lines)
         self.troubles = self._troubles()

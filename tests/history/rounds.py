@@ -132,9 +132,10 @@ class Round:
             return [life for life in self.lives if life.host is host]
 
     def kill(self, life):
-        """Says so before it does it: from then on it may be dead."""
-        life.killed = True
-        self.note("kill", who=life.who, life=life.life, host=life.host.hostname)
+        """Says so before it does it: from then on it may be dead.  One that waits for its daemon dies later, with it."""
+        if not life.killed:
+            life.killed = True
+            self.note("kill", who=life.who, life=life.life, host=life.host.hostname)
         life.process.end(signal.SIGKILL)
 
     def replace(self, life):

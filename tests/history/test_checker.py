@@ -273,6 +273,8 @@ def test_holds_of_the_dead():
     dead = hold(Book().fault(3, "kill", who="a.l", life=0, host="a"), "a.l", 1, 2, None, None)
     assert hold(dead, "b.l", 1, 3.1, 5, 6).rules() == []
     assert hold(dead, "b.l", 1, 2.9, 5, 6, life=1).rules() == ["C20, C22"]
+    twice = Book().fault(3, "kill", who="a.l", life=0, host="a").fault(5, "kill", who="a.l", life=0, host="a")
+    assert hold(hold(twice, "a.l", 1, 2, None, None), "b.l", 1, 3.1, 5, 6).rules() == []
     for frozen, rules in ((6, []), (1, ["C20, C22"])):
         book = Book().fault(2, "freeze", host="a").fault(2 + frozen, "thaw", host="a")
         hold(hold(book, "a.l", 1, 1.5, 9, 10), "b.l", 1, 5.5, 6, 7)
