@@ -190,8 +190,9 @@ void sw_evidence_gather(SwStage *stage, pid_t tid, SwFlusher *ret_flusher, SwEvi
     /* The stage file may have another number by now: the copy of a base, or of the version it was rebased on. */
     sw_mutex_lock(&stage->overlay->lock);
     weighing.ino = stage->node->told.ino;
+    gboolean guests = stage->guests; /* whose descriptors have the number of another node */
     sw_mutex_unlock(&stage->overlay->lock);
-    *ret_evidence = (SwEvidence){.complete = tid != 0 && weighing.dev != 0 && weighing.ino != 0};
+    *ret_evidence = (SwEvidence){.complete = tid != 0 && weighing.dev != 0 && weighing.ino != 0 && !guests};
     identify_flusher(stage, tid, ret_flusher);
     if (tid > 0 && !ret_flusher->pid)
         ret_evidence->complete = FALSE;

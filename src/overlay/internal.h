@@ -115,12 +115,14 @@ struct SwStage {
     SwCred cred; /* of the opener */
     SwClass klass;
 
-    SwNode *node;       /* counted */
-    SwNode *parent;     /* L: counted; NULL without a name (unlinked, O_TMPFILE) */
-    char *name;         /* L */
-    gboolean listed;    /* L: in SwOverlay.pending under parent and name */
-    gboolean everyone;  /* L: a closed file with a private name, seen by the whole host (C16) */
-    gboolean quiet;     /* L: every holder has flushed and the last verdict was to hold */
+    SwNode *node;      /* counted */
+    SwNode *parent;    /* L: counted; NULL without a name (unlinked, O_TMPFILE) */
+    char *name;        /* L */
+    gboolean listed;   /* L: in SwOverlay.pending under parent and name */
+    gboolean everyone; /* L: a closed file with a private name, seen by the whole host (C16) */
+    gboolean quiet;    /* L: every holder has flushed and the last verdict was to hold */
+    gboolean
+        guests; /* L: opened through another node than its own (F1), where its descriptors show that one's number */
     SwStageState state; /* L for reading, S and L for changing */
     GArray *family;     /* L: pid_t of those who opened it */
     guint n_writers;    /* S and L for changing, either for reading: handles open for writing */
@@ -215,6 +217,7 @@ typedef struct {
     int error;        /* what the open will get, or 0 */
     guint walks;      /* LOOKUPs that came: a second walk makes one or two (F1) */
     gint64 since_us;
+    gint64 age_us; /* L */
 } SwPin;
 
 /* The stages at one name; kept for a while after the last, for the kernel's cached names (F27). */
@@ -248,6 +251,7 @@ struct SwOverlay {
     GHashTable *strays;  /* L: all other SwNode: staged, replaced, gone */
     GHashTable *pending; /* L: SwPending by parent and name */
     GSList *pins;        /* L */
+    gint64 pins_at_us;   /* L: when their age was last counted */
     GQueue dirs;         /* L: nodes with a descriptor, most recently used first */
     GSList *appenders;   /* L: APPEND handles with a pending record */
     guint64 stage_seq;   /* L */
@@ -384,7 +388,11 @@ void sw_pin_missed(SwOverlay *ov, const SwCaller *caller, SwNode *parent, const 
 gboolean sw_pin_take(SwOverlay *ov, const SwCaller *caller, SwNode *node, int flags, SwPin *ret_pin);
 /* The same thread opens the same node again without having walked: a magic link (F1).  As sw_pin_take. */
 gboolean sw_pin_take_repeat(SwOverlay *ov, const SwCaller *caller, SwNode *from, int flags, SwPin *ret_pin);
+/* Ends the thread's pin if it has walked by it: an OPEN that comes instead of the one that was led to is the last that
+ * the kernel sends for that open(2).  FALSE: there is none, or no walk came. */
+gboolean sw_pin_take_walked(SwOverlay *ov, const SwCaller *caller);
 gint64 sw_pins_expire(SwOverlay *ov, gint64 now);
+void sw_pins_clear(SwOverlay *ov);
 
 /* ---- open.c */
 /* The LOOKUP of an intent: opens `node`, found at that name, and pins the outcome.  -ENOENT: it is gone again. */

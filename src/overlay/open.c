@@ -314,19 +314,33 @@ static int open_named(SwOverlay *ov, Opening *opening, SwHandle **ret_handle)
     return sw_writes(opening->flags) ? open_write(ov, opening, ret_handle) : open_read(ov, opening, ret_handle);
 }
 
-/* A magic link leads nowhere but to this node: it is served with what was to wait elsewhere, or through another handle.
- * Its pages are then the stage's, so nobody else is led to it any more. */
-static gboolean open_repeated(SwOverlay *ov, Opening *opening, SwPin *pin, SwHandle **ret_handle)
+/*
+ * The kernel will not walk again: what was to wait elsewhere is served in this node.  The pages of the node belong to
+ * those who have its version open, and some thread's open that failed before looks just like a magic link; so the
+ * kernel caches nothing for this handle.
+ */
+static gboolean open_here(SwOverlay *ov, Opening *opening, SwPin *pin, SwHandle **ret_handle)
 {
     *ret_handle = pin->handle;
     if (pin->stage && !pin->handle) {
         sw_mutex_lock(&ov->lock);
-        sw_node_unlist_locked(ov, opening->node);
+        pin->stage->guests = TRUE;
         sw_mutex_unlock(&ov->lock);
         *ret_handle = sw_handle_new_staged(ov, opening->caller, opening->node, pin->stage, opening->flags);
     }
+    if (*ret_handle)
+        (*ret_handle)->caching = SW_CACHE_NONE;
     sw_stage_unref(pin->stage);
     return *ret_handle || open_by_handle(ov, opening, ret_handle) == 0;
+}
+
+static int open_by_name(SwOverlay *ov, Opening *opening, SwHandle **ret_handle)
+{
+    int r = open_named(ov, opening, ret_handle);
+    SwPin pin = {0};
+    if (r == LED && opening->final && sw_pin_take_repeat(ov, opening->caller, opening->node, opening->flags, &pin))
+        return open_here(ov, opening, &pin, ret_handle) ? 0 : LED;
+    return r;
 }
 
 static int open_committed(SwOverlay *ov, Opening *opening, SwHandle **ret_handle)
@@ -335,14 +349,13 @@ static int open_committed(SwOverlay *ov, Opening *opening, SwHandle **ret_handle
     SwNode *node = opening->node;
     SwPin pin = {0};
     gboolean repeat = sw_pin_take_repeat(ov, caller, node, opening->flags, &pin);
-    if (repeat && open_repeated(ov, opening, &pin, ret_handle))
+    if (repeat && open_here(ov, opening, &pin, ret_handle))
         return 0;
+    opening->final = repeat || sw_pin_take_walked(ov, caller);
     int r = -ENOENT;
     if ((repeat || !sw_node_has_several_names(ov, node)) &&
-        sw_node_first_name(ov, node, &opening->parent, &opening->name)) {
-        opening->final = repeat;
-        r = open_named(ov, opening, ret_handle);
-    }
+        sw_node_first_name(ov, node, &opening->parent, &opening->name))
+        r = open_by_name(ov, opening, ret_handle);
     /* Gone, whoever has it open: a second walk finds that out, and with O_CREAT makes it anew.  Only a magic link does
      * not walk, and is served through another handle when it comes again. */
     if (r == -ENOENT || r == -ESTALE)

@@ -282,7 +282,7 @@ void sw_overlay_free(SwOverlay *ov)
     for (guint i = 0; i < stages->len; i++)
         end_stage(ov, stages->pdata[i]);
     g_ptr_array_unref(stages);
-    (void)sw_pins_expire(ov, G_MAXINT64);
+    sw_pins_clear(ov);
     (void)sw_pending_cool(ov, G_MAXINT64);
     sw_locks_free(ov->locks);
     free_nodes(ov);

@@ -14,8 +14,10 @@
 /* LOOKUPs answered from a pin: one or two, and two more whenever another thread of this host gets its own answer for
  * the name into the kernel's cache meanwhile.  Any further one is taken for a call of its own. */
 #define WALKS_MAX 64
-/* A thread that never comes back (a signal) leaves its pin behind for so long. */
+/* A thread that never comes back (a signal) leaves its pin behind for so long, in time in which we were there to answer
+ * it: it cannot walk while this process is frozen, or its ticker waits for the server. */
 #define PIN_LIFE_US (20 * G_USEC_PER_SEC)
+#define STEP_MOST_US G_USEC_PER_SEC
 /* A walk with O_CREAT that finds nothing looks a second time, at once.  What comes later is a call of its own. */
 #define MISS_US (G_USEC_PER_SEC / 10)
 
@@ -66,6 +68,7 @@ void sw_pin_add(SwOverlay *ov, const SwCaller *caller, const SwPin *wanted)
     pin->stage = wanted->stage ? sw_stage_ref(wanted->stage) : NULL;
     pin->since_us = ov->port->now_us(ov->port);
     sw_mutex_lock(&ov->lock);
+    pin->age_us = 0;
     SwPin *old = find_locked(ov, caller);
     if (old)
         detach_locked(ov, old);
@@ -90,6 +93,7 @@ SwNode *sw_pin_walk(SwOverlay *ov, const SwCaller *caller, SwNode *parent, const
     SwPin *pin = ov->pins ? find_locked(ov, caller) : NULL;
     if (pin && !pin->intent && pin->walks < WALKS_MAX && is_at(pin, parent, name)) {
         pin->walks++;
+        pin->age_us = 0;
         node = pin->node;
         sw_node_ref_locked(node);
         if (pin->stage)
@@ -189,22 +193,46 @@ gboolean sw_pin_take_repeat(SwOverlay *ov, const SwCaller *caller, SwNode *from,
     return take_if(ov, caller, came_from, from, flags, ret_pin);
 }
 
+gboolean sw_pin_take_walked(SwOverlay *ov, const SwCaller *caller)
+{
+    sw_mutex_lock(&ov->lock);
+    SwPin *pin = ov->pins ? find_locked(ov, caller) : NULL;
+    gboolean walked = pin && pin->walks && !pin->intent;
+    if (walked)
+        detach_locked(ov, pin);
+    sw_mutex_unlock(&ov->lock);
+    if (walked)
+        pin_end(ov, pin);
+    return walked;
+}
+
 gint64 sw_pins_expire(SwOverlay *ov, gint64 now)
 {
-    gint64 next = G_MAXINT64;
     GSList *ended = NULL;
     sw_mutex_lock(&ov->lock);
+    gint64 step = MIN(now - ov->pins_at_us, STEP_MOST_US);
+    ov->pins_at_us = now;
     for (GSList *at = ov->pins, *after; at; at = after) {
         SwPin *pin = at->data;
         after = at->next;
-        if (pin->since_us <= now - PIN_LIFE_US)
+        pin->age_us += step;
+        if (pin->age_us >= PIN_LIFE_US)
             ended = g_slist_prepend(ended, detach_locked(ov, pin));
-        else
-            next = MIN(next, pin->since_us + PIN_LIFE_US);
     }
+    gint64 next = ov->pins ? now + STEP_MOST_US : G_MAXINT64;
     sw_mutex_unlock(&ov->lock);
     for (GSList *at = ended; at; at = at->next)
         pin_end(ov, at->data);
     g_slist_free(ended);
     return next;
+}
+
+void sw_pins_clear(SwOverlay *ov)
+{
+    sw_mutex_lock(&ov->lock);
+    GSList *ended = g_steal_pointer(&ov->pins);
+    sw_mutex_unlock(&ov->lock);
+    for (GSList *at = ended; at; at = at->next)
+        pin_end(ov, at->data);
+    g_slist_free(ended);
 }
