@@ -455,7 +455,7 @@ int sw_app_lock_end(SwControl *control, const SwAppLock *lock)
     (void)snprintf(name, sizeof name, "lock-%u", (guint)(lock->key % RELEASED_NAMES));
     r = port->become(port, NULL);
     if (r == 0)
-        r = port->renameat(port, control->locks, key, lock->epoch->released, name, 0);
+        r = port->renameat(port, control->locks, key, lock->epoch->released, name, SW_RENAME_OWN);
     /* No room for a name, or a fault.  Not when we are fenced, which is ESTALE over NFS: whoever did that finds the
      * lock by its record. */
     if (r < 0 && r != -ENOENT && r != -ESTALE && link_says(port, control->locks, key, lock->text))

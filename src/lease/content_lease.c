@@ -301,7 +301,7 @@ static int compete(SwContentLease *lease, Wait *wait)
     int r = port->become(port, NULL);
 
     while (r == 0) {
-        if (sw_epoch_is_fenced(control, lease->epoch, FALSE))
+        if (lease->epoch != sw_epoch_now(control) || sw_epoch_is_fenced(control, lease->epoch, FALSE))
             return -ESTALE;
         r = port->symlinkat(port, lease->text, control->leases, lease->name);
         /* Made, and the reply was lost. */
@@ -391,7 +391,7 @@ int sw_content_lease_intend(SwContentLease *lease, const SwLeaseText *intent)
     if (r == 0)
         r = port->symlinkat(port, text, released, fresh);
     if (r == 0) {
-        r = port->renameat(port, released, fresh, control->leases, lease->name, 0);
+        r = port->renameat(port, released, fresh, control->leases, lease->name, SW_RENAME_OWN);
         if (r < 0)
             (void)port->unlinkat(port, released, fresh, 0);
     }
@@ -420,7 +420,7 @@ static int let_go(SwContentLease *lease)
         return r;
     /* A few names that are used over and over: the rename drops what was released under it before. */
     g_snprintf(name, sizeof name, "%u", (guint)(lease->key % RELEASED_NAMES));
-    r = port->renameat(port, control->leases, lease->name, released, name, 0);
+    r = port->renameat(port, control->leases, lease->name, released, name, SW_RENAME_OWN);
     if (r == -ENOENT) /* ours no more; or done, and the reply was lost */
         return link_says(port, released, name, lease->text) ? 0 : -ESTALE;
     if (r == -ESTALE)

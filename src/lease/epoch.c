@@ -288,14 +288,16 @@ void sw_control_beat_if_due(SwControl *control)
 
 /* ---- fenced [P22] */
 
-/* 0: it stands; -ESTALE: others have begun to break it; else nobody knows. */
+/* 0: it stands; -ESTALE: others have begun to break it; else nobody knows.  Not `fresh`: as far as this machine knows,
+ * which over NFS is next to nothing, and costs nothing. */
 static int look_at_epoch(SwControl *control, const SwEpoch *epoch, gboolean fresh)
 {
     SwPort *port = control->port;
-    struct stat st;
-    int r = fresh ? port->stat_fresh(port, epoch->released, "", &st) : port->statat(port, epoch->released, "", &st);
+    SwFound found;
+    int r = fresh ? port->stat_fresh(port, epoch->released, "", &found.st)
+                  : port->lookat_cached(port, epoch->released, "", &found);
 
-    return r == -ENOENT || (r == 0 && st.st_nlink == 0) ? -ESTALE : r;
+    return r == -ENOENT || (r == 0 && found.st.st_nlink == 0) ? -ESTALE : r;
 }
 
 gboolean sw_epoch_is_fenced(SwControl *control, const SwEpoch *epoch, gboolean fresh)

@@ -37,6 +37,13 @@ static int explain(SwOverlay *ov, int dirfd, const char *name, int r)
     return ov->port->statat(ov->port, dirfd, name, &st) == 0 ? -EBUSY : -ENOENT;
 }
 
+/* Where it is, the server removes it whoever asks (C21). */
+static int stays(const Taking *t, SwNode *parent, const char *name)
+{
+    int r = sw_lock_confirm(t->ov, t->caller, parent, name);
+    return r == -ESTALE ? -EBUSY : r;
+}
+
 /*
  * 1: the lock is ours now; 0: it is none of ours, or has to be dealt with where it is; else -errno.  A directory that
  * is to be `empty` and is not stays where it is.
@@ -50,19 +57,19 @@ static int take(Taking *t, SwNode *parent, const char *name, int dirfd, gboolean
         return 0;
     int r = empty ? sw_app_lock_dir_is_empty(ov->control, dirfd, name) : 0;
     if (r == -EACCES) /* who may not read it may remove it */
-        return 0;
+        return stays(t, parent, name);
     if (r < 0)
         return r;
     t->stage = sw_epoch_stage_dir(epoch, 0);
     sw_mutex_lock(&ov->lock);
     t->taken = g_strdup_printf("lock-%" G_GINT64_MODIFIER "x", ov->stage_seq++);
     sw_mutex_unlock(&ov->lock);
-    r = ov->port->renameat(ov->port, dirfd, name, t->stage, t->taken, 0);
+    r = ov->port->renameat(ov->port, dirfd, name, t->stage, t->taken, SW_RENAME_OWN);
     struct stat st;
     if ((r == -EIO || r == -ENOENT) && ov->port->statat(ov->port, t->stage, t->taken, &st) == 0)
         r = 0; /* done, and the reply was lost (C13) */
     if (cannot_be_moved(r))
-        return 0;
+        return stays(t, parent, name);
     return r < 0 ? explain(ov, dirfd, name, r) : 1;
 }
 

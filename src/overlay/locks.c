@@ -427,29 +427,30 @@ static int may_remove_foreign(SwOverlay *ov, const SwCaller *caller, guint64 dir
 }
 
 /* `lock` is ours as far as we know.  -ESTALE: overruled meanwhile (an expiry, the administrator), no lock any more, or
- * this host was taken for dead (C20, C21); what stands there may be another's.  The look at our epoch comes last, and
- * no answer is no consent. */
-static int may_remove_held(SwOverlay *ov, const SwCaller *caller, SwLock *lock, int dirfd)
+ * this host was taken for dead (C20, C21); what stands there may be another's.  Unless the server is going to say so,
+ * the look at our epoch comes last, and no answer is no consent. */
+static int may_remove_held(SwOverlay *ov, const SwCaller *caller, SwLock *lock, int dirfd, SwRemovedHow how)
 {
     Verdict verdict = judge(ov->locks, lock);
     int r = verdict == VERDICT_DATA || !sw_app_lock_is_ours(ov->control, &lock->disk) ? -ESTALE : 0;
     if (r == 0)
         r = may_remove_known(ov, caller, lock, verdict, dirfd);
-    if (r == 0)
+    if (r == 0 && how == SW_REMOVED_IN_PLACE)
         r = sw_app_lock_confirm(ov->control, &lock->disk);
     if (r == -ESTALE)
         forget(ov->locks, lock);
     return r;
 }
 
-int sw_lock_may_remove(SwOverlay *ov, const SwCaller *caller, SwNode *parent, const char *name, int dirfd)
+int sw_lock_may_remove(SwOverlay *ov, const SwCaller *caller, SwNode *parent, const char *name, int dirfd,
+                       SwRemovedHow how)
 {
     if (!sw_lock_is_name(ov, parent, name))
         return 0;
     guint64 dir_ino = ino_of(ov, parent);
     SwLock *lock = find(ov->locks, dir_ino, name);
     int r = !lock                      ? -ESTALE
-            : is_held(ov->locks, lock) ? may_remove_held(ov, caller, lock, dirfd)
+            : is_held(ov->locks, lock) ? may_remove_held(ov, caller, lock, dirfd, how)
                                        : -EBUSY; /* another thread is making or ending it */
     lock_unref(ov, lock);
     if (r == -ESTALE)
@@ -466,12 +467,26 @@ const SwEpoch *sw_lock_epoch(SwOverlay *ov, SwNode *parent, const char *name)
     return epoch;
 }
 
+int sw_lock_confirm(SwOverlay *ov, const SwCaller *caller, SwNode *parent, const char *name)
+{
+    SwLock *lock = find(ov->locks, ino_of(ov, parent), name);
+    int r = lock ? sw_app_lock_confirm(ov->control, &lock->disk) : -ESTALE;
+    lock_unref(ov, lock);
+    ov->port->become(ov->port, &caller->cred);
+    return r;
+}
+
+/* Its record is not looked at again: it was right before the removal, and an overruler who came since has met no lock.
+ */
 void sw_lock_removed(SwOverlay *ov, const SwCaller *caller, SwNode *parent, const char *name)
 {
     SwLock *lock = find(ov->locks, ino_of(ov, parent), name);
     if (!lock)
         return;
-    forget(ov->locks, lock);
+    if (begin_end(ov->locks, lock)) {
+        sw_app_lock_give_up(ov->control, &lock->disk);
+        drop(ov->locks, lock);
+    }
     lock_unref(ov, lock);
     ov->port->become(ov->port, &caller->cred);
 }

@@ -21,13 +21,15 @@ void sw_entry_count(SwOverlay *ov, SwEntry *entry)
     sw_mutex_unlock(&ov->lock);
 }
 
-int sw_look(SwOverlay *ov, int dirfd, const char *name, SwFound *ret_found, char **ret_claim_host)
+typedef int (*Look)(SwPort *port, int dirfd, const char *name, SwFound *ret_found);
+
+static int look_with(SwOverlay *ov, Look look, int dirfd, const char *name, SwFound *ret_found, char **ret_claim_host)
 {
     char target[PATH_MAX], host[SW_HOST_ID_MAX + 1];
     ssize_t n = -EINVAL;
     /* EINVAL: a commit put a file in the place of the claim just now. */
     for (guint tries = 0; n == -EINVAL && tries < LOOK_TRIES; tries++) {
-        int r = ov->port->lookat(ov->port, dirfd, name, ret_found);
+        int r = look(ov->port, dirfd, name, ret_found);
         if (r < 0 || !S_ISLNK(ret_found->st.st_mode))
             return r;
         n = ov->port->readlinkat(ov->port, dirfd, name, target, sizeof target - 1);
@@ -40,6 +42,11 @@ int sw_look(SwOverlay *ov, int dirfd, const char *name, SwFound *ret_found, char
     if (ret_claim_host)
         *ret_claim_host = g_strdup(host);
     return -ENOENT;
+}
+
+int sw_look(SwOverlay *ov, int dirfd, const char *name, SwFound *ret_found, char **ret_claim_host)
+{
+    return look_with(ov, ov->port->lookat, dirfd, name, ret_found, ret_claim_host);
 }
 
 int sw_look_fresh(SwOverlay *ov, int dirfd, const char *name, SwFound *ret_found)
@@ -60,33 +67,34 @@ int sw_entry_of_stage(SwStage *stage, SwEntry *ret_entry)
     return 0;
 }
 
-/* The size and times of a file may be older than what says who it is (C2): those of the server.  -EAGAIN: the name
- * leads to another one by now. */
-static int freshen(SwOverlay *ov, SwNode *node, int dirfd, const char *name, SwFound *found)
+/* The look has told which object it is, and no more.  The size and times of a file are to be those of the server,
+ * unless it has been asked just now (C2).  -EAGAIN: the name leads to another one by now. */
+static int complete(SwOverlay *ov, SwNode *node, int dirfd, const char *name, SwFound *found)
 {
     struct stat st;
-    if (!ov->network || !S_ISREG(found->st.st_mode) || sw_node_is_fresh(ov, node))
-        return 0;
-    int r = ov->port->stat_fresh(ov->port, dirfd, name, &st);
+    gboolean ask = S_ISREG(found->st.st_mode) && !sw_node_is_fresh(ov, node);
+    int r = ask ? ov->port->stat_fresh(ov->port, dirfd, name, &st) : ov->port->statat(ov->port, dirfd, name, &st);
     if (r < 0)
         return r;
     if (st.st_ino != found->st.st_ino || st.st_dev != found->st.st_dev)
         return -EAGAIN;
     found->st = st;
-    sw_node_asked(ov, node);
+    if (ask)
+        sw_node_asked(ov, node);
     return 0;
 }
 
 static int look_at_node(SwOverlay *ov, SwNode *parent, const char *name, int dirfd, SwFound *ret_found,
                         SwNode **ret_node)
 {
+    Look look = ov->network ? ov->port->lookat_cached : ov->port->lookat;
     int r = -EAGAIN;
     for (guint tries = 0; r == -EAGAIN && tries < LOOK_TRIES; tries++) {
-        r = sw_look(ov, dirfd, name, ret_found, NULL);
+        r = look_with(ov, look, dirfd, name, ret_found, NULL);
         if (r < 0)
             return r;
         *ret_node = sw_node_get(ov, ret_found, parent, name);
-        r = freshen(ov, *ret_node, dirfd, name, ret_found);
+        r = ov->network ? complete(ov, *ret_node, dirfd, name, ret_found) : 0;
         if (r < 0)
             sw_node_unref(ov, *ret_node);
     }

@@ -163,7 +163,7 @@ static void unlink_edits(SwOverlay *ov, SwNode *parent, const char *name)
 
 static int unlink_source(SwOverlay *ov, const SwCaller *caller, SwNode *parent, const char *name, SwFile *dir)
 {
-    int r = sw_lock_may_remove(ov, caller, parent, name, dir->fd);
+    int r = sw_lock_may_remove(ov, caller, parent, name, dir->fd, SW_REMOVED_BY_FENCED_RENAME);
     if (r < 0)
         return r;
     SwRemoval removal = {.parent = parent, .name = name};
@@ -237,7 +237,7 @@ int sw_overlay_rmdir(SwOverlay *ov, const SwCaller *caller, SwNode *parent, cons
         return r;
     if (dir_has_stages(ov, dir->fd, name))
         return -ENOTEMPTY;
-    r = sw_lock_may_remove(ov, caller, parent, name, dir->fd);
+    r = sw_lock_may_remove(ov, caller, parent, name, dir->fd, SW_REMOVED_BY_FENCED_RENAME);
     if (r == 0)
         r = sw_lock_unlink(ov, caller, parent, name, dir->fd, AT_REMOVEDIR);
     if (r == 0)

@@ -215,9 +215,10 @@ int sw_overlay_rename(SwOverlay *ov, const SwCaller *caller, SwNode *old_parent,
     if (e == 0)
         e = sw_node_dir(ov, new_parent, &r.new_dir);
     if (e == 0)
-        e = sw_lock_may_remove(ov, caller, old_parent, old_name, r.old_dir->fd);
+        e = sw_lock_may_remove(ov, caller, old_parent, old_name, r.old_dir->fd,
+                               flags & RENAME_EXCHANGE ? SW_REMOVED_IN_PLACE : SW_REMOVED_BY_FENCED_RENAME);
     if (e == 0)
-        e = sw_lock_may_remove(ov, caller, new_parent, new_name, r.new_dir->fd);
+        e = sw_lock_may_remove(ov, caller, new_parent, new_name, r.new_dir->fd, SW_REMOVED_IN_PLACE);
     if (e == 0)
         e = rename_opened(&r);
     if (e == 0)

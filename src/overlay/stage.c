@@ -318,7 +318,7 @@ int sw_stage_materialise(SwStage *stage, guint64 upto)
     if (stage->materialised)
         return 0;
     int fd;
-    int r = sw_stage_new_name(stage, 0600, &fd);
+    int r = sw_stage_new_name(stage, carried_mode(stage, &stage->base.st), &fd);
     if (r < 0)
         return r;
     if (upto && stage->edit)

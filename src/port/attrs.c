@@ -44,28 +44,39 @@ static int attr_statat(SwPort *port, int dirfd, const char *name, struct stat *r
     return 0;
 }
 
-static int attr_stat_fresh(SwPort *port, int dirfd, const char *name, struct stat *ret_st)
+static void told_by(const struct statx *sx, struct stat *ret_st)
+{
+    *ret_st = (struct stat){
+        .st_dev = makedev(sx->stx_dev_major, sx->stx_dev_minor),
+        .st_ino = sx->stx_ino,
+        .st_mode = sx->stx_mode,
+        .st_nlink = sx->stx_nlink,
+        .st_uid = sx->stx_uid,
+        .st_gid = sx->stx_gid,
+        .st_rdev = makedev(sx->stx_rdev_major, sx->stx_rdev_minor),
+        .st_size = (off_t)sx->stx_size,
+        .st_blksize = (blksize_t)sx->stx_blksize,
+        .st_blocks = (blkcnt_t)sx->stx_blocks,
+        .st_atim = {.tv_sec = sx->stx_atime.tv_sec, .tv_nsec = sx->stx_atime.tv_nsec},
+        .st_mtim = {.tv_sec = sx->stx_mtime.tv_sec, .tv_nsec = sx->stx_mtime.tv_nsec},
+        .st_ctim = {.tv_sec = sx->stx_ctime.tv_sec, .tv_nsec = sx->stx_ctime.tv_nsec},
+    };
+}
+
+/* `sync`: AT_STATX_FORCE_SYNC or AT_STATX_DONT_SYNC. */
+static int stat_with(int dirfd, const char *name, int sync, struct stat *ret_st)
 {
     struct statx sx;
 
-    if (statx(dirfd, name, AT_OBJECT | AT_STATX_FORCE_SYNC, STATX_BASIC_STATS, &sx) < 0)
+    if (statx(dirfd, name, AT_OBJECT | sync, STATX_BASIC_STATS, &sx) < 0)
         return -errno;
-    *ret_st = (struct stat){
-        .st_dev = makedev(sx.stx_dev_major, sx.stx_dev_minor),
-        .st_ino = sx.stx_ino,
-        .st_mode = sx.stx_mode,
-        .st_nlink = sx.stx_nlink,
-        .st_uid = sx.stx_uid,
-        .st_gid = sx.stx_gid,
-        .st_rdev = makedev(sx.stx_rdev_major, sx.stx_rdev_minor),
-        .st_size = (off_t)sx.stx_size,
-        .st_blksize = (blksize_t)sx.stx_blksize,
-        .st_blocks = (blkcnt_t)sx.stx_blocks,
-        .st_atim = {.tv_sec = sx.stx_atime.tv_sec, .tv_nsec = sx.stx_atime.tv_nsec},
-        .st_mtim = {.tv_sec = sx.stx_mtime.tv_sec, .tv_nsec = sx.stx_mtime.tv_nsec},
-        .st_ctim = {.tv_sec = sx.stx_ctime.tv_sec, .tv_nsec = sx.stx_ctime.tv_nsec},
-    };
+    told_by(&sx, ret_st);
     return 0;
+}
+
+static int attr_stat_fresh(SwPort *port, int dirfd, const char *name, struct stat *ret_st)
+{
+    return stat_with(dirfd, name, AT_STATX_FORCE_SYNC, ret_st);
 }
 
 /*
@@ -149,6 +160,23 @@ static int attr_lookat(SwPort *port, int dirfd, const char *name, SwFound *ret_f
     ret_found->st = st;
     ret_found->tag = object_tag(dirfd, st.st_dev);
     return 0;
+}
+
+static int attr_lookat_cached(SwPort *port, int dirfd, const char *name, SwFound *ret_found)
+{
+    sw_autofd int opened = -1;
+    int r;
+
+    if (*name) {
+        opened = openat(dirfd, name, O_PATH | O_NOFOLLOW | O_CLOEXEC);
+        if (opened < 0)
+            return -errno;
+        dirfd = opened;
+    }
+    r = stat_with(dirfd, "", AT_STATX_DONT_SYNC, &ret_found->st);
+    if (r == 0)
+        ret_found->tag = object_tag(dirfd, ret_found->st.st_dev);
+    return r;
 }
 
 static int attr_accessat(SwPort *port, int dirfd, const char *name, int mode)
@@ -261,6 +289,7 @@ void sw_attrs_bind(SwPort *port)
     port->statat = attr_statat;
     port->stat_fresh = attr_stat_fresh;
     port->lookat = attr_lookat;
+    port->lookat_cached = attr_lookat_cached;
     port->chmodat = attr_chmodat;
     port->chownat = attr_chownat;
     port->utimensat = attr_utimensat;

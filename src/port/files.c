@@ -106,7 +106,7 @@ static int file_unlinkat(SwPort *port, int dirfd, const char *name, int flags)
 
 static int file_renameat(SwPort *port, int olddir, const char *oldname, int newdir, const char *newname, guint flags)
 {
-    return sw_result(syscall(SYS_renameat2, olddir, oldname, newdir, newname, flags));
+    return sw_result(syscall(SYS_renameat2, olddir, oldname, newdir, newname, flags & ~SW_RENAME_OWN));
 }
 
 static ssize_t file_getdents(SwPort *port, int fd, void *buf, size_t size)

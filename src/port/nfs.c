@@ -102,6 +102,8 @@ LOOKING(int, openat, (SwPort * port, int dirfd, const char *name, int flags, mod
 LOOKING(int, statat, (SwPort * port, int dirfd, const char *name, struct stat *ret_st), (port, dirfd, name, ret_st))
 LOOKING(int, stat_fresh, (SwPort * port, int dirfd, const char *name, struct stat *ret_st), (port, dirfd, name, ret_st))
 LOOKING(int, lookat, (SwPort * port, int dirfd, const char *name, SwFound *ret_found), (port, dirfd, name, ret_found))
+LOOKING(int, lookat_cached, (SwPort * port, int dirfd, const char *name, SwFound *ret_found),
+        (port, dirfd, name, ret_found))
 LOOKING(int, accessat, (SwPort * port, int dirfd, const char *name, int mode), (port, dirfd, name, mode))
 LOOKING(int, chmodat, (SwPort * port, int dirfd, const char *name, mode_t mode), (port, dirfd, name, mode))
 LOOKING(int, chownat, (SwPort * port, int dirfd, const char *name, uid_t uid, gid_t gid), (port, dirfd, name, uid, gid))
@@ -190,6 +192,7 @@ void sw_port_posix_suit(SwPort *port, int fd, void (*say)(gpointer data, const c
     port->statat = nfs_statat;
     port->stat_fresh = nfs_stat_fresh;
     port->lookat = nfs_lookat;
+    port->lookat_cached = nfs_lookat_cached;
     port->accessat = nfs_accessat;
     port->chmodat = nfs_chmodat;
     port->chownat = nfs_chownat;

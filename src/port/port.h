@@ -41,6 +41,10 @@ typedef struct {
     guint64 tag;
 } SwFound;
 
+/* For renameat: the new name is in a directory of the daemon's own, and nobody has a file open that stands there; over
+ * NFS that saves a look at it (port/over_open.h). */
+#define SW_RENAME_OWN (1u << 31)
+
 /* What /proc/PID/status says, which never blocks (F3). */
 typedef struct {
     pid_t tgid;  /* process of the thread asked for */
@@ -89,6 +93,9 @@ struct SwPort {
     /* As statat, asked of the server whatever is cached (AT_STATX_FORCE_SYNC). */
     int (*stat_fresh)(SwPort *port, int dirfd, const char *name, struct stat *ret_st);
     int (*lookat)(SwPort *port, int dirfd, const char *name, SwFound *ret_found);
+    /* As lookat, but nobody is asked about what may change (AT_STATX_DONT_SYNC): which object it is, and of what type,
+     * is right, all else as old as the caches. */
+    int (*lookat_cached)(SwPort *port, int dirfd, const char *name, SwFound *ret_found);
     int (*chmodat)(SwPort *port, int dirfd, const char *name, mode_t mode);
     int (*chownat)(SwPort *port, int dirfd, const char *name, uid_t uid, gid_t gid);
     int (*utimensat)(SwPort *port, int dirfd, const char *name, const struct timespec times[2]);
@@ -112,7 +119,7 @@ struct SwPort {
      * it. */
     int (*linkat)(SwPort *port, int olddir, const char *oldname, int newdir, const char *newname);
     int (*unlinkat)(SwPort *port, int dirfd, const char *name, int flags);
-    /* renameat2(2) with its RENAME_ flags. */
+    /* renameat2(2) with its RENAME_ flags, and SW_RENAME_OWN. */
     int (*renameat)(SwPort *port, int olddir, const char *oldname, int newdir, const char *newname, guint flags);
     /* Raw getdents64(2) records into `buf`; 0 at the end.  `seekdir` positions by a record's d_off. */
     ssize_t (*getdents)(SwPort *port, int fd, void *buf, size_t size);

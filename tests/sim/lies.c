@@ -192,7 +192,7 @@ static int lie_unlinkat(SwPort *port, int dirfd, const char *name, int flags)
 
 static int lie_renameat(SwPort *port, int olddir, const char *oldname, int newdir, const char *newname, guint flags)
 {
-    int r = flags ? -EINVAL : is_missing(port, olddir, oldname) ? -ENOENT : 0;
+    int r = flags & ~SW_RENAME_OWN ? -EINVAL : is_missing(port, olddir, oldname) ? -ENOENT : 0;
 
     if (r == 0)
         r = of(port)->truth.renameat(port, olddir, oldname, newdir, newname, flags);
@@ -257,6 +257,7 @@ void sim_lies_begin(SwPort *port, SimWorld *world, gint64 stale_us)
     *lies = (Lies){.truth = *port, .world = world, .stale = sim_stale_new(), .stale_us = stale_us};
     *sim_port_layer(port) = lies;
     port->lookat = lie_lookat;
+    port->lookat_cached = lie_lookat;
     port->statat = lie_statat;
     port->stat_fresh = lie_stat_fresh;
     port->readlinkat = lie_readlinkat;

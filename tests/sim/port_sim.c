@@ -804,6 +804,7 @@ static void bind_files(SwPort *port)
     port->statat = sim_statat;
     port->stat_fresh = sim_stat_fresh;
     port->lookat = sim_lookat;
+    port->lookat_cached = sim_lookat;
     port->chmodat = sim_chmodat;
     port->chownat = sim_chownat;
     port->utimensat = sim_utimensat;
