@@ -16,8 +16,7 @@
 #include <string.h>
 #include <unistd.h>
 
-#define LINK_MAX_SIZE 2048 /* longer than any target of ours */
-#define UNHEARD_MAX 100    /* warnings from before there is somebody to hear them */
+#define UNHEARD_MAX 100 /* warnings from before there is somebody to hear them */
 #define OPEN_DIR (O_RDONLY | O_DIRECTORY | O_NONBLOCK)
 
 /* ---- small things */
@@ -29,7 +28,7 @@ char *sw_control_unique(SwControl *control, const char *prefix)
 
 int sw_read_link(SwPort *port, int dirfd, const char *name, char **ret_text)
 {
-    char text[LINK_MAX_SIZE];
+    char text[SW_LINK_SIZE];
     ssize_t got = port->readlinkat(port, dirfd, name, text, sizeof text);
 
     if (got < 0)

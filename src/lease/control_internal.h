@@ -25,6 +25,7 @@
 
 /* Suffix of the note beside a stage. */
 #define SW_DESCRIPTION ".info"
+#define SW_LINK_SIZE 2048 /* longer than any target of ours */
 
 /* Suffix of a copy that is being made among the stages: nothing of it is anybody's. */
 #define SW_PART ".part"

@@ -75,13 +75,16 @@ void sw_sweep_leases(SwControl *control)
 
 /* ---- stages of the dead */
 
-/* The note its owner left beside the stage, if it is one; *ret_info is to be cleared. */
-static gboolean read_description(SwPort *port, int dirfd, const char *file, uid_t owner, SwSalvageInfo *ret_info)
+/* The note its owner left beside the stage (sw_control_describe), if it is one; *ret_info is to be cleared. */
+static gboolean read_description(SwPort *port, int dirfd, const char *note, uid_t owner, SwSalvageInfo *ret_info)
 {
     g_autofree char *text = NULL;
     struct stat st;
 
-    if (sw_port_read_file(port, dirfd, file, SW_RECORD_MAX, &text, &st) < 0 || st.st_uid != owner)
+    if (port->statat(port, dirfd, note, &st) < 0 || st.st_uid != owner)
+        return FALSE;
+    if (S_ISLNK(st.st_mode) ? sw_read_link(port, dirfd, note, &text) < 0
+                            : sw_port_read_file(port, dirfd, note, SW_RECORD_MAX, &text, &st) < 0 || st.st_uid != owner)
         return FALSE;
     return sw_salvage_info_parse(text, strlen(text), ret_info) == 0;
 }
@@ -124,7 +127,7 @@ static int evacuate_stage(SwControl *control, int dirfd, const char *name, const
     struct stat st;
     int r = port->statat(port, dirfd, name, &st);
 
-    if (r == 0 && S_ISREG(st.st_mode) && g_str_has_suffix(name, SW_DESCRIPTION))
+    if (r == 0 && (S_ISREG(st.st_mode) || S_ISLNK(st.st_mode)) && g_str_has_suffix(name, SW_DESCRIPTION))
         r = evacuate_description(control, dirfd, name);
     else if (r == 0 && S_ISREG(st.st_mode) && g_str_has_suffix(name, SW_PART))
         r = port->unlinkat(port, dirfd, name, 0);

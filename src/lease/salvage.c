@@ -533,6 +533,16 @@ int sw_control_salvage(SwControl *control, const SwEpoch *epoch, guint worker, c
     return r;
 }
 
+/* As the target of a symbolic link it is one call; what is too long for that is a file. */
+static int put_description(SwPort *port, int dirfd, const char *name, const char *text)
+{
+    int r = strlen(text) < SW_LINK_SIZE ? port->symlinkat(port, text, dirfd, name) : -ENAMETOOLONG;
+
+    if (r == 0)
+        r = port->fsync(port, dirfd, FALSE);
+    return r == -ENAMETOOLONG ? write_file(port, dirfd, name, text, TRUE) : r;
+}
+
 int sw_control_describe(SwControl *control, const SwEpoch *epoch, guint worker, const char *name,
                         const SwSalvageInfo *info, const SwCred *cred)
 {
@@ -540,16 +550,11 @@ int sw_control_describe(SwControl *control, const SwEpoch *epoch, guint worker, 
     g_autofree char *file = entry_file(name, SW_DESCRIPTION);
     g_autofree char *text = sw_salvage_info_format(info);
     int r = port->become(port, cred);
-    int fd = r < 0 ? r : port->openat(port, epoch->stages[worker], file, O_WRONLY | O_CREAT | O_EXCL, 0600);
 
-    if (fd >= 0) {
-        r = sw_port_write_all(port, fd, text, strlen(text), 0);
-        if (r == 0)
-            r = port->fsync(port, fd, FALSE);
-        (void)port->close(port, fd);
-    }
+    if (r == 0)
+        r = put_description(port, epoch->stages[worker], file, text);
     (void)port->become(port, NULL);
-    return fd < 0 ? fd : r;
+    return r;
 }
 
 void sw_control_forget_description(SwControl *control, const SwEpoch *epoch, guint worker, const char *name,

@@ -255,6 +255,9 @@ static int flush_stage(SwOverlay *ov, const SwCaller *caller, SwStage *stage, gb
         return stage->trial.failure ? -stage->trial.failure : stage->gone_error == ENOENT ? 0 : -stage->gone_error;
     if (stage->state == SW_STAGE_COMMITTED)
         return 0;
+    /* Whatever the verdict is going to be, it takes the server: it is asked for once, by who may wait. */
+    if (ov->network && stage->materialised && !may_wait)
+        return -EINPROGRESS;
     SwFlusher flusher;
     SwEvidence evidence;
     sw_evidence_gather(stage, caller->tid, &flusher, &evidence);
@@ -264,8 +267,6 @@ static int flush_stage(SwOverlay *ov, const SwCaller *caller, SwStage *stage, gb
     if (verdict == SW_VERDICT_HOLD && stage->trial.failure)
         return -stage->trial.failure;
     if (verdict == SW_VERDICT_HOLD && ov->network && stage->materialised) {
-        if (!may_wait)
-            return -EINPROGRESS;
         int r = ov->port->fsync(ov->port, stage->file->fd, FALSE);
         if (r < 0)
             return r;

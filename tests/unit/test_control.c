@@ -316,6 +316,56 @@ static void buries_the_dead(void **state)
     sw_control_close(living);
 }
 
+static char long_path[3000];
+
+static void leave_described(Fixture *f, SwControl *control)
+{
+    SwSalvageInfo info = {.path = "a/b c\n", .reason = "crashed", .command = "writer", .pid = 7, .synced = TRUE};
+    const SwEpoch *epoch = sw_control_epoch(control);
+    const SwCred cred = {.uid = geteuid(), .gid = getegid()};
+
+    memset(long_path, 'p', sizeof long_path - 1);
+    stage(control, 0, "1", "short");
+    stage(control, 0, "2", "long");
+    info.host_id = (char *)sw_epoch_host_id(epoch);
+    if (sw_control_describe(control, epoch, 0, "1", &info, &cred) < 0)
+        _exit(1);
+    info.path = long_path;
+    if (sw_control_describe(control, epoch, 0, "2", &info, &cred) < 0)
+        _exit(1);
+}
+
+/* C7: fsynced bytes of a host that died come with the name that they were for, however long. */
+static void keeps_what_was_described(void **state)
+{
+    Fixture *f = *state;
+    g_autoptr(GDir) dir = NULL;
+    SwControl *control;
+    const char *name;
+    guint found = 0;
+
+    die_after(f, leave_described);
+    control = open_control(f);
+    dir = g_dir_open(at(f, ".safewritefs/salvage"), 0, NULL);
+    while ((name = g_dir_read_name(dir))) {
+        g_autofree char *text = NULL;
+        SwSalvageInfo info;
+        gsize length;
+
+        if (!g_str_has_suffix(name, ".info"))
+            continue;
+        found++;
+        assert_true(g_file_get_contents(at(f, ".safewritefs/salvage/%s", name), &text, &length, NULL));
+        assert_int_equal(sw_salvage_info_parse(text, length, &info), 0);
+        assert_string_equal(info.path, info.size == 5 ? "a/b c\n" : long_path);
+        assert_string_equal(info.command, "writer");
+        assert_true(info.synced);
+        sw_salvage_info_clear(&info);
+    }
+    assert_int_equal(found, 2);
+    sw_control_close(control);
+}
+
 /* A record like that of a dead mount, but of another boot: only the watcher of its heartbeat may judge that. */
 static void leaves_other_boots_alone(void **state)
 {
@@ -409,6 +459,7 @@ int main(void)
         TEST(refuses_one_below),
         TEST(passes_over_junk),
         TEST(buries_the_dead),
+        TEST(keeps_what_was_described),
         TEST(leaves_other_boots_alone),
         TEST(claims_bind_while_their_host_lives),
         TEST(drops_claims_of_others_in_sticky_directories),
