@@ -25,7 +25,7 @@ static void moved(const Renaming *r, SwFile *dir, SwNode *from_parent, const cha
 {
     SwOverlay *ov = r->ov;
     SwFound found;
-    if (ov->port->lookat(ov->port, dir->fd, to_name, &found) < 0)
+    if (ov->port->lookat_cached(ov->port, dir->fd, to_name, &found) < 0)
         return;
     sw_mutex_lock(&ov->lock);
     SwNode *node = sw_node_find_locked(ov, &found);
