@@ -228,57 +228,83 @@ static int open_in_place(SwOverlay *ov, Opening *opening, SwHandleKind kind, SwH
     return open_version(ov, opening, kind, flags | sw_shared_flags(ov), ret_handle);
 }
 
-static int open_for_copying(SwOverlay *ov, const Opening *opening)
+/* What is thrown away need not be opened, which over NFS takes two calls: *ret_fd is an O_PATH descriptor.  No open has
+ * asked the server about it, so its attributes may be older than C2 has it. */
+static int look_at_base(SwOverlay *ov, const Opening *opening, int *ret_fd, SwFound *ret_found)
 {
-    int fd = ov->port->openat(ov->port, opening->dir->fd, opening->name, O_RDONLY | O_NONBLOCK, 0);
-    if (fd != -EACCES)
-        return fd;
-    ov->port->become(ov->port, NULL);
-    fd = ov->port->openat(ov->port, opening->dir->fd, opening->name, O_RDONLY | O_NONBLOCK, 0);
-    ov->port->become(ov->port, &opening->caller->cred);
-    return fd;
-}
-
-/* No open has asked the server about it, so its attributes may be older than C2 has it. */
-static int look_at_unopened(SwOverlay *ov, const Opening *opening, int fd, SwFound *ret_found)
-{
-    int r = ov->port->lookat(ov->port, fd, "", ret_found);
-    if (r < 0 || !ov->network)
-        return r;
-    sw_mutex_lock(&ov->lock);
-    gboolean same = sw_identity_is(&opening->node->id, ret_found);
-    sw_mutex_unlock(&ov->lock);
-    return same && sw_node_is_fresh(ov, opening->node) ? 0 : ov->port->stat_fresh(ov->port, fd, "", &ret_found->st);
-}
-
-/* The base of a stage: the caller must be allowed to write it.  What is thrown away is not opened, for over NFS that
- * would be two calls more; but an empty one is not replaced at once, and may be read. */
-static int open_base(SwOverlay *ov, Opening *opening, SwFile **ret_file, SwFound *ret_found)
-{
-    int r = ov->port->accessat(ov->port, opening->dir->fd, opening->name, W_OK);
-    if (r < 0)
-        return r;
-    gboolean truncated = (opening->flags & O_TRUNC) != 0;
-    int fd = truncated ? ov->port->openat(ov->port, opening->dir->fd, opening->name, O_PATH, 0)
-                       : open_for_copying(ov, opening);
-    if (fd == -ELOOP)
-        return walk_again(ov, opening);
+    int fd = ov->port->openat(ov->port, opening->dir->fd, opening->name, O_PATH, 0);
     if (fd < 0)
         return fd;
-    g_autoptr(SwFile) file = sw_file_new(ov->port, fd);
-    r = truncated ? look_at_unopened(ov, opening, fd, ret_found) : ov->port->lookat(ov->port, fd, "", ret_found);
-    if (r == 0 && !S_ISREG(ret_found->st.st_mode))
-        return walk_again(ov, opening);
-    if (r == 0 && truncated && ret_found->st.st_size == 0) {
-        fd = ov->port->reopen(ov->port, file->fd, O_RDONLY);
-        if (fd >= 0) {
-            sw_file_unref(file);
-            file = sw_file_new(ov->port, fd);
-        }
-    }
-    if (r == 0)
-        *ret_file = g_steal_pointer(&file);
+    int r = ov->port->lookat(ov->port, fd, "", ret_found);
+    sw_mutex_lock(&ov->lock);
+    gboolean same = r == 0 && sw_identity_is(&opening->node->id, ret_found);
+    sw_mutex_unlock(&ov->lock);
+    if (r == 0 && ov->network && !(same && sw_node_is_fresh(ov, opening->node)))
+        r = ov->port->stat_fresh(ov->port, fd, "", &ret_found->st);
+    if (r < 0)
+        ov->port->close(ov->port, fd);
+    else
+        *ret_fd = fd;
     return r;
+}
+
+static int open_for_copying(SwOverlay *ov, const Opening *opening, int *ret_fd, SwFound *ret_found)
+{
+    int fd = ov->port->openat(ov->port, opening->dir->fd, opening->name, O_RDONLY | O_NONBLOCK, 0);
+    if (fd == -EACCES) {
+        ov->port->become(ov->port, NULL);
+        fd = ov->port->openat(ov->port, opening->dir->fd, opening->name, O_RDONLY | O_NONBLOCK, 0);
+        ov->port->become(ov->port, &opening->caller->cred);
+    }
+    if (fd < 0)
+        return fd;
+    int r = ov->port->lookat(ov->port, fd, "", ret_found);
+    if (r < 0)
+        ov->port->close(ov->port, fd);
+    else
+        *ret_fd = fd;
+    return r;
+}
+
+/* An empty one is not replaced at once, and may be read; and only an open by name is sure to find what stands there now
+ * (port/nfs.c). */
+static int open_to_truncate(SwOverlay *ov, const Opening *opening, int *ret_fd, SwFound *ret_found)
+{
+    SwFound found;
+    int fd, looked = look_at_base(ov, opening, ret_fd, ret_found);
+    if (looked == 0 && (ret_found->st.st_size > 0 || !S_ISREG(ret_found->st.st_mode)))
+        return 0;
+    if (looked < 0 && looked != -ESTALE)
+        return looked;
+    int r = open_for_copying(ov, opening, &fd, &found);
+    if (looked == 0 && r == -EACCES)
+        return 0;
+    if (looked == 0)
+        ov->port->close(ov->port, *ret_fd);
+    if (r == 0) {
+        *ret_fd = fd;
+        *ret_found = found;
+    }
+    return r;
+}
+
+/* The base of a stage: the caller must be allowed to write it. */
+static int open_base(SwOverlay *ov, Opening *opening, SwFile **ret_file, SwFound *ret_found)
+{
+    int fd, r = ov->port->accessat(ov->port, opening->dir->fd, opening->name, W_OK);
+    if (r < 0)
+        return r;
+    r = opening->flags & O_TRUNC ? open_to_truncate(ov, opening, &fd, ret_found)
+                                 : open_for_copying(ov, opening, &fd, ret_found);
+    if (r == -ELOOP)
+        return walk_again(ov, opening);
+    if (r < 0)
+        return r;
+    g_autoptr(SwFile) file = sw_file_new(ov->port, fd);
+    if (!S_ISREG(ret_found->st.st_mode))
+        return walk_again(ov, opening);
+    *ret_file = g_steal_pointer(&file);
+    return 0;
 }
 
 static int open_staged(SwOverlay *ov, Opening *opening, SwFile *base, const SwFound *found)
