@@ -64,7 +64,8 @@ static int make_file(SwOverlay *ov, const SwStage *stage, int dirfd, const char 
     struct stat st;
     if (!ov->network)
         return ov->port->openat(ov->port, dirfd, name, O_RDWR | O_CREAT | O_EXCL, mode & 07777);
-    int fd = ov->port->openat(ov->port, dirfd, name, O_RDWR | O_CREAT | O_NONBLOCK, mode & 07777);
+    int flags = O_RDWR | O_CREAT | O_NONBLOCK | SW_O_UNDELEGATED;
+    int fd = ov->port->openat(ov->port, dirfd, name, flags, mode & 07777);
     if (fd < 0)
         return fd;
     int r = ov->port->statat(ov->port, fd, "", &st);

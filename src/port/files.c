@@ -29,7 +29,7 @@ static void fd_path(char ret_path[FD_PATH_SIZE], int fd)
 
 static int file_openat(SwPort *port, int dirfd, const char *name, int flags, mode_t mode)
 {
-    flags |= O_CLOEXEC | O_NOFOLLOW;
+    flags = (flags & ~SW_O_UNDELEGATED) | O_CLOEXEC | O_NOFOLLOW;
     if (flags & O_CREAT)
         return sw_result(openat(dirfd, name, flags, mode)); /* changes names */
     return sw_result(TEMP_FAILURE_RETRY(openat(dirfd, name, flags)));

@@ -99,6 +99,25 @@ static gboolean goes_on(SwPosix *posix, int dirfd, const char *name, guint tries
 
 LOOKING(int, openat, (SwPort * port, int dirfd, const char *name, int flags, mode_t mode),
         (port, dirfd, name, flags, mode))
+
+/* A client asks for no delegation when it opens for O_DIRECT (fs/nfs/nfs4proc.c, nfs4_map_atomic_open_share), which can
+ * be taken back.  Servers of v4.0 are not asked, and may delegate. */
+static int nfs_openat_undelegated(SwPort *port, int dirfd, const char *name, int flags, mode_t mode)
+{
+    int fd, status;
+
+    if (!(flags & SW_O_UNDELEGATED))
+        return nfs_openat(port, dirfd, name, flags, mode);
+    flags &= ~SW_O_UNDELEGATED;
+    fd = flags & O_APPEND ? -EINVAL : nfs_openat(port, dirfd, name, flags | O_DIRECT, mode);
+    if (fd == -EINVAL)
+        return nfs_openat(port, dirfd, name, flags, mode);
+    status = fd < 0 ? -1 : fcntl(fd, F_GETFL);
+    if (status >= 0)
+        (void)fcntl(fd, F_SETFL, status & ~O_DIRECT);
+    return fd;
+}
+
 LOOKING(int, statat, (SwPort * port, int dirfd, const char *name, struct stat *ret_st), (port, dirfd, name, ret_st))
 LOOKING(int, stat_fresh, (SwPort * port, int dirfd, const char *name, struct stat *ret_st), (port, dirfd, name, ret_st))
 LOOKING(int, lookat, (SwPort * port, int dirfd, const char *name, SwFound *ret_found), (port, dirfd, name, ret_found))
@@ -188,7 +207,7 @@ void sw_port_posix_suit(SwPort *port, int fd, void (*say)(gpointer data, const c
     posix->raw = *port;
     guards_init(posix);
     port->read_anew = nfs_read_anew;
-    port->openat = nfs_openat;
+    port->openat = nfs_openat_undelegated;
     port->statat = nfs_statat;
     port->stat_fresh = nfs_stat_fresh;
     port->lookat = nfs_lookat;

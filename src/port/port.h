@@ -41,6 +41,13 @@ typedef struct {
     guint64 tag;
 } SwFound;
 
+/*
+ * For openat: an NFSv4 server is not to delegate the file to this machine.  Before anybody else can rename or remove a
+ * file, the server waits until the client that it was delegated to has given it back, which one that is dead never
+ * does: so what others have to break in time is opened with this (RFC 8881, sections 10.4 and 20.2).
+ */
+#define SW_O_UNDELEGATED (1 << 30)
+
 /* For renameat: the new name is in a directory of the daemon's own, and nobody has a file open that stands there; over
  * NFS that saves a look at it (port/over_open.h). */
 #define SW_RENAME_OWN (1u << 31)
@@ -80,7 +87,7 @@ struct SwPort {
      * changes.  A daemon that is not root ignores it. */
     int (*become)(SwPort *port, const SwCred *cred);
 
-    /* ---- opening.  O_CLOEXEC and O_NOFOLLOW are always added. */
+    /* ---- opening.  O_CLOEXEC and O_NOFOLLOW are always added; SW_O_UNDELEGATED may be. */
     int (*openat)(SwPort *port, int dirfd, const char *name, int flags, mode_t mode);
     /* A relative path of several components, below `dirfd` and free of symbolic links (openat2(2)). */
     int (*open_beneath)(SwPort *port, int dirfd, const char *path, int flags);

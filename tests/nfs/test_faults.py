@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Machines that are cut off, frozen, switched off, and a server that goes away, in the middle of writes and locks."""
+import os
 import time
 
 import pytest
@@ -10,9 +11,12 @@ OLD = b"the version before, whole " * 2000
 NEW = b"the version after, whole " * 3000
 
 
+def inside(lab, place):
+    return "/disk/%s/%s/.safewritefs/%s" % (lab.export, lab.sources[0].rsplit("/", 1)[1], place)
+
+
 def names(lab, place):
-    inside = "/disk/%s/%s/.safewritefs/%s" % (lab.export, lab.sources[0].rsplit("/", 1)[1], place)
-    return lab.rig.server.run(["ls", inside]).stdout.split()
+    return lab.rig.server.run(["ls", inside(lab, place)]).stdout.split()
 
 
 def host_id(lab, host):
@@ -162,7 +166,10 @@ def test_a_machine_without_power(lab, source):
     a, b = lab.host(source, "alpha", "lease=%d" % LEASE), lab.host(source, "beta", "lease=%d" % LEASE)
     a.write("f", OLD)
     writer = a.worker()
-    writer("fd = os.open('f', REPLACE); write_all(fd, data); os.mkdir('x.lock')", data=NEW)
+    writer("fds = [os.open(name, REPLACE) for name in ('f', 'new')]", data=NEW)
+    writer("[write_all(fd, data) for fd in fds]; os.fsync(fds[1])", data=NEW)
+    # Of what it has read the server may believe that it still minds (a delegation of NFSv4).
+    writer("os.mkdir('x.lock'); os.close(os.open('y.lock', os.O_RDWR | os.O_CREAT | os.O_EXCL)); open('y.lock').read()")
     a.gone = True
     try:
         a.vm.power_off()
@@ -170,7 +177,10 @@ def test_a_machine_without_power(lab, source):
         assert eventually(lambda: b.error("os.mkdir", "x.lock") is None, LEASE)
         seconds = time.monotonic() - began
         assert seconds < (LEASE + 2) * SLOWNESS
-        assert b.read("f") == OLD
+        assert b.error("os.open", "y.lock", os.O_RDWR | os.O_CREAT | os.O_EXCL) is None
+        assert b.read("f") == OLD and b.error("os.stat", "new") == "ENOENT"
+        notes = lab.rig.server.run("cat %s/*.info" % inside(lab, "salvage")).stdout
+        assert "path=new\nreason=fenced\n" in notes
         print("free after %.1f s" % seconds)
     finally:
         a.vm.power_on()
