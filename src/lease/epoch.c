@@ -293,11 +293,11 @@ void sw_control_beat_if_due(SwControl *control)
 static int look_at_epoch(SwControl *control, const SwEpoch *epoch, gboolean fresh)
 {
     SwPort *port = control->port;
-    SwFound found;
-    int r = fresh ? port->stat_fresh(port, epoch->released, "", &found.st)
-                  : port->lookat_cached(port, epoch->released, "", &found);
+    struct stat st;
+    int r =
+        fresh ? port->stat_fresh(port, epoch->released, "", &st) : port->stat_cached(port, epoch->released, "", &st);
 
-    return r == -ENOENT || (r == 0 && found.st.st_nlink == 0) ? -ESTALE : r;
+    return r == -ENOENT || (r == 0 && st.st_nlink == 0) ? -ESTALE : r;
 }
 
 gboolean sw_epoch_is_fenced(SwControl *control, const SwEpoch *epoch, gboolean fresh)

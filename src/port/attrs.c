@@ -79,6 +79,11 @@ static int attr_stat_fresh(SwPort *port, int dirfd, const char *name, struct sta
     return stat_with(dirfd, name, AT_STATX_FORCE_SYNC, ret_st);
 }
 
+static int attr_stat_cached(SwPort *port, int dirfd, const char *name, struct stat *ret_st)
+{
+    return stat_with(dirfd, name, AT_STATX_DONT_SYNC, ret_st);
+}
+
 /*
  * An O_PATH descriptor of the object and its attributes.  A path walk of the kernel repeats itself past the caches when
  * it meets a stale handle, a descriptor cannot; so after ESTALE the name is asked for, and then opened once more.
@@ -288,6 +293,7 @@ void sw_attrs_bind(SwPort *port)
 {
     port->statat = attr_statat;
     port->stat_fresh = attr_stat_fresh;
+    port->stat_cached = attr_stat_cached;
     port->lookat = attr_lookat;
     port->lookat_cached = attr_lookat_cached;
     port->chmodat = attr_chmodat;

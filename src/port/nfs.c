@@ -120,6 +120,8 @@ static int nfs_openat_undelegated(SwPort *port, int dirfd, const char *name, int
 
 LOOKING(int, statat, (SwPort * port, int dirfd, const char *name, struct stat *ret_st), (port, dirfd, name, ret_st))
 LOOKING(int, stat_fresh, (SwPort * port, int dirfd, const char *name, struct stat *ret_st), (port, dirfd, name, ret_st))
+LOOKING(int, stat_cached, (SwPort * port, int dirfd, const char *name, struct stat *ret_st),
+        (port, dirfd, name, ret_st))
 LOOKING(int, lookat, (SwPort * port, int dirfd, const char *name, SwFound *ret_found), (port, dirfd, name, ret_found))
 LOOKING(int, lookat_cached, (SwPort * port, int dirfd, const char *name, SwFound *ret_found),
         (port, dirfd, name, ret_found))
@@ -210,6 +212,7 @@ void sw_port_posix_suit(SwPort *port, int fd, void (*say)(gpointer data, const c
     port->openat = nfs_openat_undelegated;
     port->statat = nfs_statat;
     port->stat_fresh = nfs_stat_fresh;
+    port->stat_cached = nfs_stat_cached;
     port->lookat = nfs_lookat;
     port->lookat_cached = nfs_lookat_cached;
     port->accessat = nfs_accessat;

@@ -99,9 +99,10 @@ struct SwPort {
     int (*statat)(SwPort *port, int dirfd, const char *name, struct stat *ret_st);
     /* As statat, asked of the server whatever is cached (AT_STATX_FORCE_SYNC). */
     int (*stat_fresh)(SwPort *port, int dirfd, const char *name, struct stat *ret_st);
+    /* As statat, asked of nobody (AT_STATX_DONT_SYNC): over NFS as old as the caches, elsewhere the truth. */
+    int (*stat_cached)(SwPort *port, int dirfd, const char *name, struct stat *ret_st);
     int (*lookat)(SwPort *port, int dirfd, const char *name, SwFound *ret_found);
-    /* As lookat, but nobody is asked about what may change (AT_STATX_DONT_SYNC): which object it is, and of what type,
-     * is right, all else as old as the caches. */
+    /* As lookat, but with the attributes of stat_cached: which object it is, and of what type, is right. */
     int (*lookat_cached)(SwPort *port, int dirfd, const char *name, SwFound *ret_found);
     int (*chmodat)(SwPort *port, int dirfd, const char *name, mode_t mode);
     int (*chownat)(SwPort *port, int dirfd, const char *name, uid_t uid, gid_t gid);

@@ -256,6 +256,7 @@ void sim_lies_begin(SwPort *port, SimWorld *world, gint64 stale_us)
 
     *lies = (Lies){.truth = *port, .world = world, .stale = sim_stale_new(), .stale_us = stale_us};
     *sim_port_layer(port) = lies;
+    port->stat_cached = lie_statat;
     port->lookat = lie_lookat;
     port->lookat_cached = lie_lookat;
     port->statat = lie_statat;

@@ -803,6 +803,7 @@ static void bind_files(SwPort *port)
     port->close = sim_close;
     port->statat = sim_statat;
     port->stat_fresh = sim_stat_fresh;
+    port->stat_cached = sim_statat;
     port->lookat = sim_lookat;
     port->lookat_cached = sim_lookat;
     port->chmodat = sim_chmodat;
