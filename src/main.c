@@ -213,7 +213,10 @@ static void tear_down(Daemon *d)
     sw_overlay_free(d->overlay);
     sw_keeping_stop(d->keeping);
     sw_keeper_free(d->keeper);
-    sw_control_close(d->control);
+    int left = sw_control_close(d->control);
+    if (left < 0)
+        sw_log(SW_LOG_INFO, "the entry of this host stays in the source until the next mount removes it: %s",
+               g_strerror(-left));
     sw_port_free(d->port);
     if (d->source_fd >= 0)
         close(d->source_fd);

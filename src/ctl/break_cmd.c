@@ -158,7 +158,7 @@ static int break_it(Target *target, const SwArguments *arguments)
     if (r != 0)
         return r;
     r = target->host ? break_host(target, control) : break_lock(target, control);
-    sw_control_close(control);
+    (void)sw_control_close(control);
     return r;
 }
 

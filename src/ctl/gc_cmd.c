@@ -323,7 +323,7 @@ static int act(Gc *gc, const SwView *before)
         watch(gc, control, before);
     sw_control_sweep(control);
     sw_control_trim_salvage(control);
-    sw_control_close(control);
+    (void)sw_control_close(control);
     return 0;
 }
 

@@ -142,7 +142,7 @@ int sw_control_open(SwPort *port, int source_fd, const char *source_path, const 
     if (r == 0)
         r = claim_first(control, ret_why);
     if (r < 0) {
-        sw_control_close(control);
+        (void)sw_control_close(control);
         return r;
     }
     sw_bury_predecessors(control);
@@ -151,19 +151,20 @@ int sw_control_open(SwPort *port, int source_fd, const char *source_path, const 
     return 0;
 }
 
-void sw_control_close(SwControl *control)
+int sw_control_close(SwControl *control)
 {
     SwPort *port;
+    int r = 0;
 
     if (!control)
-        return;
+        return 0;
     port = control->port;
     (void)port->become(port, NULL);
     if (control->epoch)
         sw_left_retry(control); /* what stays now is found to be of nobody */
     /* Whoever holds a lock that was made through us does so no more: others may go on. */
     if (control->epoch)
-        sw_ignore(sw_leave(control, control->epoch, FALSE)); /* else the next mount here buries us */
+        r = sw_leave(control, control->epoch, FALSE);
     while (control->epoch) {
         SwEpoch *epoch = control->epoch;
 
@@ -184,6 +185,7 @@ void sw_control_close(SwControl *control)
     sw_mutex_clear(&control->lock);
     g_free(control->source_path);
     g_free(control);
+    return r;
 }
 
 /* ---- other hosts and their claims [P9] */

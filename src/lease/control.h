@@ -45,8 +45,9 @@ typedef struct SwEpoch SwEpoch;
 int sw_control_open(SwPort *port, int source_fd, const char *source_path, const SwConfig *config,
                     SwControl **ret_control, char **ret_why) G_GNUC_WARN_UNUSED_RESULT;
 
-/* Leaves: what is still staged goes to salvage (reason "unmounted"), then our directory goes.  NULL is allowed. */
-void sw_control_close(SwControl *control);
+/* Leaves: what is still staged goes to salvage (reason "unmounted"), then our directory goes.  NULL is allowed.  0; or
+ * why the directory stays, which the next mount of this machine removes. */
+int sw_control_close(SwControl *control);
 
 /* The present epoch; any thread may see it replaced by another at any time. */
 SwEpoch *sw_control_epoch(const SwControl *control);

@@ -197,7 +197,7 @@ class VmLab(harness.Lab):
     def leftovers(self):
         places = " ".join("/disk/%s/%s/.safewritefs/%s/*" % (self.export, os.path.basename(path), place)
                           for path in self.sources for place in ("hosts", "leases", "locks", "carriers"))
-        return self.rig.server.run("ls -d %s 2>/dev/null" % places).stdout.split() if places else []
+        return self.rig.server.run("find %s 2>/dev/null" % places).stdout.split() if places else []
 
     def destroy(self):
         for host in reversed(self.hosts):
