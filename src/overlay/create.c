@@ -60,8 +60,7 @@ mode_t sw_masked(SwOverlay *ov, const SwCaller *caller, int dirfd, mode_t mode)
 static int create_direct(SwOverlay *ov, const Creating *c, SwHandleKind kind, SwEntry *ret_entry, SwHandle **ret_handle)
 {
     int flags = (c->flags & (O_ACCMODE | (kind == SW_HANDLE_INPLACE ? O_APPEND : 0))) | O_CREAT | O_EXCL;
-    if (ov->network && sw_lock_is_name(ov, c->parent, c->name))
-        flags |= SW_O_UNDELEGATED;
+    flags |= sw_lock_open_flags(ov, c->parent, c->name);
     if (kind != SW_HANDLE_READ)
         flags |= sw_shared_flags(ov);
     int fd = ov->port->openat(ov->port, c->dir->fd, c->name, flags, sw_masked(ov, c->caller, c->dir->fd, c->mode));

@@ -89,6 +89,11 @@ gboolean sw_lock_is_name(SwOverlay *ov, SwNode *parent, const char *name)
     return sw_policy_classify(&ov->config->policy, path) == SW_CLASS_LOCK;
 }
 
+int sw_lock_open_flags(SwOverlay *ov, SwNode *parent, const char *name)
+{
+    return ov->network && sw_lock_is_name(ov, parent, name) ? SW_O_UNDELEGATED : 0;
+}
+
 gint64 sw_lock_believe_us(SwOverlay *ov, SwNode *parent, const char *name)
 {
     return sw_lock_is_name(ov, parent, name) ? BELIEVE_US : G_MAXINT64;

@@ -30,6 +30,9 @@ void sw_locks_free(SwLocks *locks);
 void sw_locks_tick(SwOverlay *ov, gint64 now);
 
 gboolean sw_lock_is_name(SwOverlay *ov, SwNode *parent, const char *name);
+/* What the name of a lock adds to the flags of the port's openat: others have to be able to break it when we are dead
+ * (C19). */
+int sw_lock_open_flags(SwOverlay *ov, SwNode *parent, const char *name);
 
 /* How long the kernel may believe that the name exists: programs that only look whether a lock is gone have to see its
  * end within 1 s (C19). */

@@ -218,19 +218,17 @@ static int open_version(SwOverlay *ov, Opening *opening, SwHandleKind kind, int 
 
 static int open_read(SwOverlay *ov, Opening *opening, SwHandle **ret_handle)
 {
-    int flags = O_RDONLY | (opening->flags & O_NOATIME);
-    if (ov->network && sw_lock_is_name(ov, opening->parent, opening->name))
-        flags |= SW_O_UNDELEGATED;
-    return open_version(ov, opening, SW_HANDLE_READ, flags, ret_handle);
+    int flags = opening->flags & O_NOATIME;
+    flags |= sw_lock_open_flags(ov, opening->parent, opening->name);
+    return open_version(ov, opening, SW_HANDLE_READ, O_RDONLY | flags, ret_handle);
 }
 
 static int open_in_place(SwOverlay *ov, Opening *opening, SwHandleKind kind, SwHandle **ret_handle)
 {
     int cut = opening->early ? 0 : O_TRUNC;
     int flags = opening->flags & (O_ACCMODE | cut | (kind == SW_HANDLE_INPLACE ? O_APPEND : 0));
-    if (ov->network && sw_lock_is_name(ov, opening->parent, opening->name))
-        flags |= SW_O_UNDELEGATED;
-    return open_version(ov, opening, kind, flags | sw_shared_flags(ov), ret_handle);
+    flags |= sw_shared_flags(ov) | sw_lock_open_flags(ov, opening->parent, opening->name);
+    return open_version(ov, opening, kind, flags, ret_handle);
 }
 
 /* What is thrown away need not be opened, which over NFS takes two calls: *ret_fd is an O_PATH descriptor.  No open has
