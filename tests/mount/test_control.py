@@ -414,7 +414,7 @@ def test_predecessor_died_in_the_middle_of_everything(lab, source):
         appender.start("for i in range(10**6): put('log', b'r%d %06d\\n' % (n, i), flags=os.O_WRONLY | os.O_CREAT"
                        " | os.O_APPEND)", n=number)
         rewriter.is_waiting(0.1 + 0.05 * number)
-        assert eventually(lambda: os.path.exists(source + "/log"))
+        assert eventually(lambda: os.path.exists(source + "/log") and os.path.getsize(source + "/log"))
         a.kill_daemon()
         a.end_processes()
         a.mount()
