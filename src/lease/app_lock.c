@@ -394,12 +394,9 @@ const SwEpoch *sw_app_locks_epoch(SwControl *control)
 int sw_app_lock_confirm(SwControl *control, const SwAppLock *lock)
 {
     SwPort *port = control->port;
-    struct stat st;
     int r = lock->epoch == sw_epoch_now(control) ? port->become(port, NULL) : -ESTALE;
 
-    if (r == 0)
-        r = port->stat_fresh(port, lock->epoch->released, "", &st);
-    return r == -ENOENT || (r == 0 && st.st_nlink == 0) ? -ESTALE : r;
+    return r < 0 ? r : sw_epoch_check(control, lock->epoch, TRUE);
 }
 
 int sw_app_lock_begin(SwControl *control, const char *name, SwAppLock *lock)

@@ -120,7 +120,11 @@ int sw_epoch_claim(SwControl *control) G_GNUC_WARN_UNUSED_RESULT;
 /* Removes what is left of its directory on disk once that has been evacuated. */
 void sw_epoch_remove(SwControl *control, SwEpoch *epoch);
 void sw_epoch_free(SwControl *control, SwEpoch *epoch);
-/* Have others begun to break it?  `released` goes first.  `fresh`: asked of the server itself, past all caches. */
+/* 0: it stands; -ESTALE: others have begun to break it, `released` goes first; else nobody knows.  `fresh`: asked of
+ * the server itself, past all caches; else as far as this machine knows, which over NFS is next to nothing, and costs
+ * nothing. */
+int sw_epoch_check(SwControl *control, const SwEpoch *epoch, gboolean fresh) G_GNUC_WARN_UNUSED_RESULT;
+/* -ESTALE, that is. */
 gboolean sw_epoch_is_fenced(SwControl *control, const SwEpoch *epoch, gboolean fresh);
 /* The heartbeat: one SETATTR.  Failures are counted in `beats_lost`. */
 int sw_control_beat(SwControl *control) G_GNUC_WARN_UNUSED_RESULT;

@@ -288,9 +288,7 @@ void sw_control_beat_if_due(SwControl *control)
 
 /* ---- fenced [P22] */
 
-/* 0: it stands; -ESTALE: others have begun to break it; else nobody knows.  Not `fresh`: as far as this machine knows,
- * which over NFS is next to nothing, and costs nothing. */
-static int look_at_epoch(SwControl *control, const SwEpoch *epoch, gboolean fresh)
+int sw_epoch_check(SwControl *control, const SwEpoch *epoch, gboolean fresh)
 {
     SwPort *port = control->port;
     struct stat st;
@@ -302,14 +300,14 @@ static int look_at_epoch(SwControl *control, const SwEpoch *epoch, gboolean fres
 
 gboolean sw_epoch_is_fenced(SwControl *control, const SwEpoch *epoch, gboolean fresh)
 {
-    return look_at_epoch(control, epoch, fresh) == -ESTALE;
+    return sw_epoch_check(control, epoch, fresh) == -ESTALE;
 }
 
 int sw_control_renew(SwControl *control, const SwEpoch *epoch)
 {
     gint64 began_us = control->port->now_us(control->port);
     int beaten = sw_control_beat(control);
-    int r = look_at_epoch(control, epoch, TRUE);
+    int r = sw_epoch_check(control, epoch, TRUE);
 
     if (r == 0 && beaten == 0)
         __atomic_store_n(&control->proven_us, began_us, __ATOMIC_RELEASE);

@@ -115,14 +115,13 @@ struct SwStage {
     SwCred cred; /* of the opener */
     SwClass klass;
 
-    SwNode *node;      /* counted */
-    SwNode *parent;    /* L: counted; NULL without a name (unlinked, O_TMPFILE) */
-    char *name;        /* L */
-    gboolean listed;   /* L: in SwOverlay.pending under parent and name */
-    gboolean everyone; /* L: a closed file with a private name, seen by the whole host (C16) */
-    gboolean quiet;    /* L: every holder has flushed and the last verdict was to hold */
-    gboolean
-        guests; /* L: opened through another node than its own (F1), where its descriptors show that one's number */
+    SwNode *node;       /* counted */
+    SwNode *parent;     /* L: counted; NULL without a name (unlinked, O_TMPFILE) */
+    char *name;         /* L */
+    gboolean listed;    /* L: in SwOverlay.pending under parent and name */
+    gboolean everyone;  /* L: a closed file with a private name, seen by the whole host (C16) */
+    gboolean quiet;     /* L: every holder has flushed and the last verdict was to hold */
+    gboolean guests;    /* L: also opened through another node (F1), whose number those descriptors show */
     SwStageState state; /* L for reading, S and L for changing */
     GArray *family;     /* L: pid_t of those who opened it */
     guint n_writers;    /* S and L for changing, either for reading: handles open for writing */

@@ -68,7 +68,6 @@ void sw_pin_add(SwOverlay *ov, const SwCaller *caller, const SwPin *wanted)
     pin->stage = wanted->stage ? sw_stage_ref(wanted->stage) : NULL;
     pin->since_us = ov->port->now_us(ov->port);
     sw_mutex_lock(&ov->lock);
-    pin->age_us = 0;
     SwPin *old = find_locked(ov, caller);
     if (old)
         detach_locked(ov, old);
@@ -206,6 +205,13 @@ gboolean sw_pin_take_walked(SwOverlay *ov, const SwCaller *caller)
     return walked;
 }
 
+static void end_all(SwOverlay *ov, GSList *detached)
+{
+    for (GSList *at = detached; at; at = at->next)
+        pin_end(ov, at->data);
+    g_slist_free(detached);
+}
+
 gint64 sw_pins_expire(SwOverlay *ov, gint64 now)
 {
     GSList *ended = NULL;
@@ -221,18 +227,14 @@ gint64 sw_pins_expire(SwOverlay *ov, gint64 now)
     }
     gint64 next = ov->pins ? now + STEP_MOST_US : G_MAXINT64;
     sw_mutex_unlock(&ov->lock);
-    for (GSList *at = ended; at; at = at->next)
-        pin_end(ov, at->data);
-    g_slist_free(ended);
+    end_all(ov, ended);
     return next;
 }
 
 void sw_pins_clear(SwOverlay *ov)
 {
     sw_mutex_lock(&ov->lock);
-    GSList *ended = g_steal_pointer(&ov->pins);
+    GSList *all = g_steal_pointer(&ov->pins);
     sw_mutex_unlock(&ov->lock);
-    for (GSList *at = ended; at; at = at->next)
-        pin_end(ov, at->data);
-    g_slist_free(ended);
+    end_all(ov, all);
 }

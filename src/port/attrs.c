@@ -44,25 +44,6 @@ static int attr_statat(SwPort *port, int dirfd, const char *name, struct stat *r
     return 0;
 }
 
-static void told_by(const struct statx *sx, struct stat *ret_st)
-{
-    *ret_st = (struct stat){
-        .st_dev = makedev(sx->stx_dev_major, sx->stx_dev_minor),
-        .st_ino = sx->stx_ino,
-        .st_mode = sx->stx_mode,
-        .st_nlink = sx->stx_nlink,
-        .st_uid = sx->stx_uid,
-        .st_gid = sx->stx_gid,
-        .st_rdev = makedev(sx->stx_rdev_major, sx->stx_rdev_minor),
-        .st_size = (off_t)sx->stx_size,
-        .st_blksize = (blksize_t)sx->stx_blksize,
-        .st_blocks = (blkcnt_t)sx->stx_blocks,
-        .st_atim = {.tv_sec = sx->stx_atime.tv_sec, .tv_nsec = sx->stx_atime.tv_nsec},
-        .st_mtim = {.tv_sec = sx->stx_mtime.tv_sec, .tv_nsec = sx->stx_mtime.tv_nsec},
-        .st_ctim = {.tv_sec = sx->stx_ctime.tv_sec, .tv_nsec = sx->stx_ctime.tv_nsec},
-    };
-}
-
 /* `sync`: AT_STATX_FORCE_SYNC or AT_STATX_DONT_SYNC. */
 static int stat_with(int dirfd, const char *name, int sync, struct stat *ret_st)
 {
@@ -70,7 +51,21 @@ static int stat_with(int dirfd, const char *name, int sync, struct stat *ret_st)
 
     if (statx(dirfd, name, AT_OBJECT | sync, STATX_BASIC_STATS, &sx) < 0)
         return -errno;
-    told_by(&sx, ret_st);
+    *ret_st = (struct stat){
+        .st_dev = makedev(sx.stx_dev_major, sx.stx_dev_minor),
+        .st_ino = sx.stx_ino,
+        .st_mode = sx.stx_mode,
+        .st_nlink = sx.stx_nlink,
+        .st_uid = sx.stx_uid,
+        .st_gid = sx.stx_gid,
+        .st_rdev = makedev(sx.stx_rdev_major, sx.stx_rdev_minor),
+        .st_size = (off_t)sx.stx_size,
+        .st_blksize = (blksize_t)sx.stx_blksize,
+        .st_blocks = (blkcnt_t)sx.stx_blocks,
+        .st_atim = {.tv_sec = sx.stx_atime.tv_sec, .tv_nsec = sx.stx_atime.tv_nsec},
+        .st_mtim = {.tv_sec = sx.stx_mtime.tv_sec, .tv_nsec = sx.stx_mtime.tv_nsec},
+        .st_ctim = {.tv_sec = sx.stx_ctime.tv_sec, .tv_nsec = sx.stx_ctime.tv_nsec},
+    };
     return 0;
 }
 
