@@ -33,10 +33,11 @@ static void set_handle(struct fuse_file_info *fi, SwHandle *handle)
 static void op_init(void *data, struct fuse_conn_info *conn)
 {
     SwServer *server = data;
-    static const unsigned wanted = FUSE_CAP_ATOMIC_O_TRUNC | FUSE_CAP_POSIX_ACL | FUSE_CAP_DONT_MASK |
-                                   FUSE_CAP_AUTO_INVAL_DATA | FUSE_CAP_READDIRPLUS | FUSE_CAP_READDIRPLUS_AUTO |
-                                   FUSE_CAP_FLOCK_LOCKS | FUSE_CAP_POSIX_LOCKS;
-    conn->want |= wanted & conn->capable;
+    static const unsigned wanted = FUSE_CAP_ATOMIC_O_TRUNC | FUSE_CAP_DONT_MASK | FUSE_CAP_AUTO_INVAL_DATA |
+                                   FUSE_CAP_READDIRPLUS | FUSE_CAP_READDIRPLUS_AUTO | FUSE_CAP_FLOCK_LOCKS |
+                                   FUSE_CAP_POSIX_LOCKS;
+    unsigned acls = sw_overlay_has_acls(server->overlay) ? FUSE_CAP_POSIX_ACL : 0;
+    conn->want |= (wanted | acls) & conn->capable;
     /* Written-back pages have no writer (C4), and a pipe per request costs more than a copy (F32). */
     conn->want &= ~(FUSE_CAP_WRITEBACK_CACHE | FUSE_CAP_SPLICE_READ);
     /* A chown(2) that changes nothing drops set-id bits, but its SETATTR names no owner: only the kernel can tell.  And

@@ -2,6 +2,7 @@
 /*
  * Attributes: of a stage through its file, of an open version through its handle, of anything else by its name.
  */
+#include "../core/acl.h"
 #include "../core/lock_line.h"
 #include "internal.h"
 
@@ -336,6 +337,16 @@ static ssize_t get_locks(SwOverlay *ov, void *buf, size_t size)
     return length;
 }
 
+static gboolean is_acl(const char *key)
+{
+    return strcmp(key, SW_ACL_ACCESS) == 0 || strcmp(key, SW_ACL_DEFAULT) == 0;
+}
+
+gboolean sw_overlay_has_acls(SwOverlay *ov)
+{
+    return ov->port->getxattr(ov->port, ov->source_fd, "", SW_ACL_ACCESS, NULL, 0) != -EOPNOTSUPP;
+}
+
 ssize_t sw_overlay_getxattr(SwOverlay *ov, const SwCaller *caller, SwNode *node, const char *key, void *buf,
                             size_t size)
 {
@@ -343,8 +354,13 @@ ssize_t sw_overlay_getxattr(SwOverlay *ov, const SwCaller *caller, SwNode *node,
         return caller->cred.uid == 0 || caller->cred.uid == geteuid() ? get_locks(ov, buf, size) : -ENODATA;
     ov->port->become(ov->port, &caller->cred);
     g_auto(Place) place;
-    int r = find_place(ov, node, NULL, &place);
-    return r < 0 ? r : ov->port->getxattr(ov->port, place.file->fd, place.name, key, buf, size);
+    ssize_t r = find_place(ov, node, NULL, &place);
+    if (r == 0)
+        r = ov->port->getxattr(ov->port, place.file->fd, place.name, key, buf, size);
+    /* What lies on another file system than the source's root may have no ACLs.  The kernel, which asks in order to
+     * check a permission, takes any other answer for an error of the program's call (fs/fuse/acl.c).
+     */
+    return r == -EOPNOTSUPP && is_acl(key) ? -ENODATA : r;
 }
 
 ssize_t sw_overlay_listxattr(SwOverlay *ov, const SwCaller *caller, SwNode *node, char *buf, size_t size)

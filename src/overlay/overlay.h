@@ -61,6 +61,8 @@ int sw_overlay_new(SwPort *port, SwControl *control, const SwConfig *config, int
 void sw_overlay_set_device(SwOverlay *overlay, dev_t dev);
 /* The largest WRITE the kernel sends: a longer record arrives in pieces (C11). */
 void sw_overlay_set_max_write(SwOverlay *overlay, gsize max_write);
+/* Whether the source has POSIX ACLs, which the kernel then asks for and checks (acl(5)). */
+gboolean sw_overlay_has_acls(SwOverlay *overlay);
 /* Periodic work: publishes streams and appends that are due, forgets pins.  Returns when to call again (port clock). */
 gint64 sw_overlay_tick(SwOverlay *overlay);
 /*

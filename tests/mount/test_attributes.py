@@ -3,6 +3,7 @@
 
 import os
 import stat
+import subprocess
 import time
 
 import pytest
@@ -135,6 +136,27 @@ def test_default_acl(shared):
         assert found[0] == found[1], (mine, found)
         assert facts("%s/d/%s" % (source, mine)) == facts("%s/d/%s" % (source, theirs))
     assert not os.path.exists(plain)
+
+
+@pytest.mark.parametrize("where", ["all of it", "a mount within"])
+def test_source_without_acls(lab, source, where):
+    """C17: the mode says who may do what on a file system that has no ACLs, as NFS 4 has none of POSIX's."""
+    inner = "" if where == "all of it" else "inner/"
+    os.makedirs(source + "/" + inner, exist_ok=True)
+    subprocess.run(["mount", "-t", "ramfs", "none", source + "/" + inner], check=True)
+    lab.mounts.append(source + "/" + inner)
+    host = lab.host(source, "alpha")
+    os.mkdir(source + "/%sd" % inner)
+    with open(source + "/%sd/f" % inner, "wb") as f:
+        f.write(b"whole")
+    os.chmod(f.name, 0o640)
+    os.chown(f.name, 0, GROUP)
+    member, stranger = host.worker(uid=USER, gid=GROUP), host.worker(uid=OTHER, gid=OTHER)
+    for worker in member, stranger:
+        assert worker("os.listdir(d + 'd')", d=inner) == ["f"]
+    assert member("open(d + 'd/f', 'rb').read()", d=inner) == b"whole"
+    assert member("error(os.open, d + 'd/f', os.O_RDWR)", d=inner) == "EACCES"
+    assert stranger("error(os.open, d + 'd/f', os.O_RDONLY)", d=inner) == "EACCES"
 
 
 def test_permissions(shared):
