@@ -9,6 +9,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/fuse.h>
 #include <linux/limits.h>
 #include <string.h>
 
@@ -324,6 +325,17 @@ static gboolean fill_plus(gpointer data, const char *name, const struct stat *st
     return TRUE;
 }
 
+/* The kernel never learnt of what a listing with attributes tells. */
+static void forget_listed(const Listing *list)
+{
+    for (size_t at = 0; at < list->used;) {
+        const struct fuse_direntplus *listed = (const void *)(list->buf + at);
+        if (listed->entry_out.nodeid)
+            sw_overlay_forget(list->overlay, sw_node_of(list->overlay, listed->entry_out.nodeid), 1);
+        at += FUSE_DIRENTPLUS_SIZE(listed);
+    }
+}
+
 static void list_dir(fuse_req_t req, size_t size, off_t offset, struct fuse_file_info *fi, SwFillFunc fill)
 {
     SwOverlay *ov = sw_overlay_of(req);
@@ -334,8 +346,8 @@ static void list_dir(fuse_req_t req, size_t size, off_t offset, struct fuse_file
     int r = sw_overlay_readdir(ov, &caller, dir_of(fi), offset, fill, &list);
     if (r < 0 && list.used == 0)
         sw_reply_error(req, "readdir", r);
-    else
-        fuse_reply_buf(req, buf, list.used);
+    else if (fuse_reply_buf(req, buf, list.used) < 0 && fill == fill_plus)
+        forget_listed(&list);
 }
 
 static void op_readdir(fuse_req_t req, fuse_ino_t ino, size_t size, off_t offset, struct fuse_file_info *fi)

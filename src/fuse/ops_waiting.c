@@ -17,6 +17,7 @@ typedef struct Call Call;
 struct Call {
     fuse_req_t req;
     SwServer *server;
+    SwServed served; /* once it is put off */
     SwCaller caller;
     /* Replies and returns anything but -EINPROGRESS, or returns that and is called again with may_wait. */
     int (*run)(Call *call, gboolean may_wait);
@@ -36,6 +37,7 @@ static void run_later(gpointer data)
 {
     Call *call = data;
     call->run(call, TRUE);
+    sw_served_end(call->server->serving, &call->served);
     g_free(call->name);
     g_free(call->new_name);
     g_free(call->buf);
@@ -50,6 +52,7 @@ static void start(Call *call)
     later->name = g_strdup(call->name);
     later->new_name = g_strdup(call->new_name);
     later->buf = call->buf ? g_memdup2(call->buf, call->size) : NULL;
+    sw_served_go_on(call->server->serving, &later->served);
     sw_workers_push(call->server->workers, run_later, later);
 }
 

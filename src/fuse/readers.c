@@ -20,6 +20,7 @@
 
 struct SwReaders {
     struct fuse_session *session;
+    SwServing *serving;
     SwMutex lock;
     pthread_cond_t left;
     pthread_t threads[READERS_MAX]; /* the first `n` */
@@ -106,9 +107,13 @@ static void *reader(void *data)
     struct fuse_buf buf = {0};
     gboolean stays = TRUE;
     while (stays && receive(readers, &buf)) {
+        SwServed served;
         begin_request(readers);
+        gboolean is_served = sw_served_begin(readers->serving, &served, buf.mem, buf.size);
         disguise_tmpfile(&buf);
         fuse_session_process_buf(readers->session, &buf);
+        if (is_served)
+            sw_served_end(readers->serving, &served);
         stays = end_request(readers);
     }
     free(buf.mem);
@@ -116,11 +121,12 @@ static void *reader(void *data)
     return NULL;
 }
 
-SwReaders *sw_readers_start(struct fuse_session *session)
+SwReaders *sw_readers_start(struct fuse_session *session, SwServing *serving)
 {
     const struct sigaction wake = {.sa_handler = woken};
     SwReaders *readers = g_new0(SwReaders, 1);
     readers->session = session;
+    readers->serving = serving;
     sw_mutex_init(&readers->lock);
     pthread_cond_init(&readers->left, NULL);
     sigaction(SIGUSR1, &wake, NULL);

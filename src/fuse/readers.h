@@ -10,13 +10,15 @@
  * another commit of the same stage, keeps nobody else from being served.  What waits for a lease does not even keep a
  * reader (ops_waiting.c).
  */
+#include "served.h"
+
 #include <glib.h>
 
 struct fuse_session;
 typedef struct SwReaders SwReaders;
 
 /* Signals that the caller has blocked stay blocked in the readers; SIGUSR1 is theirs. */
-SwReaders *sw_readers_start(struct fuse_session *session);
+SwReaders *sw_readers_start(struct fuse_session *session, SwServing *serving);
 /* Has one of them found that the mount is gone? */
 gboolean sw_readers_ended(SwReaders *readers);
 /* Waits until all have answered what they were at, and frees; the session has been told to exit. */

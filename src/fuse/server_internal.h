@@ -17,6 +17,7 @@ struct SwServer {
     SwOverlay *overlay;
     struct fuse_session *session;
     SwReaders *readers; /* while it runs */
+    SwServing *serving;
     SwWorkers *workers;
     SwLocking *locking;
     gboolean privileged; /* the daemon is root and acts as its callers */

@@ -92,6 +92,7 @@ int sw_server_new(const SwServerSetup *setup, SwServer **ret_server, char **ret_
         sw_server_free(server);
         return -EIO;
     }
+    server->serving = sw_serving_new(server->port);
     server->workers = sw_workers_new(WAITERS_MAX);
     server->locking = sw_locking_start(server->port, server->overlay);
     if (!server->locking) {
@@ -138,9 +139,8 @@ static gboolean announce(SwServer *server)
 static void wait_for_end(SwServer *server, const sigset_t *signals)
 {
     const struct timespec pause = {.tv_nsec = 100 * 1000 * 1000};
-    while (!sw_readers_ended(server->readers))
-        if (sigtimedwait(signals, NULL, &pause) > 0)
-            break;
+    while (!sw_readers_ended(server->readers) && sigtimedwait(signals, NULL, &pause) < 0)
+        sw_serving_let_go(server->serving, fuse_session_fd(server->session));
     fuse_session_exit(server->session);
 }
 
@@ -159,7 +159,7 @@ int sw_server_run(SwServer *server)
     pthread_t tick;
     sigset_t signals;
     block_signals(&signals);
-    server->readers = sw_readers_start(server->session);
+    server->readers = sw_readers_start(server->session, server->serving);
     gboolean ticking = pthread_create(&tick, NULL, ticker, server) == 0;
     gboolean up = announce(server);
     if (up)
@@ -179,6 +179,7 @@ void sw_server_free(SwServer *server)
         return;
     sw_workers_free(server->workers);
     sw_locking_free(server->locking);
+    sw_serving_free(server->serving);
     if (server->mounted)
         fuse_session_unmount(server->session);
     fuse_session_destroy(server->session);

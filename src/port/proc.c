@@ -357,10 +357,10 @@ static gboolean is_exiting(SwProc *proc, const char *status, pid_t tid, const Sw
     return sw_proc_live_thread(proc, process->tgid) == 0;
 }
 
-/* What was sent to the whole process; the threads' own sets show a SIGKILL at every exit_group(2). */
-static gboolean was_sent_kill(const char *status)
+/* `set`: "\nShdPnd:\t" for what was sent to the whole process, "\nSigPnd:\t" for the thread's own. */
+static gboolean has_kill(const char *status, const char *set)
 {
-    const char *at = after(status, "\nShdPnd:\t");
+    const char *at = after(status, set);
 
     return at && (g_ascii_strtoull(at, NULL, 16) & (G_GUINT64_CONSTANT(1) << (SIGKILL - 1)));
 }
@@ -374,7 +374,11 @@ static int process_from_status(SwProc *proc, const char *status, pid_t tid, SwPr
     sw_ignore(number_after(status, "\nNSpgid:\t", &process.group)); /* else 0 */
     sw_ignore(number_after(status, "\nNSsid:\t", &process.session));
     process.exiting = is_exiting(proc, status, tid, &process);
-    process.killed = was_sent_kill(status);
+    process.killed = has_kill(status, "\nShdPnd:\t");
+    /* Each fatal signal, and exit_group(2), puts a SIGKILL in the sets of all threads (complete_signal in
+     * kernel/signal.c).
+     */
+    process.dying = process.killed || has_kill(status, "\nSigPnd:\t");
     *ret_process = process;
     return 0;
 }

@@ -8,7 +8,7 @@ import subprocess
 import time
 
 import pytest
-from harness import eventually, payload
+from harness import SLOWNESS, eventually, payload
 
 OLD = payload("old", 300_000)
 
@@ -389,3 +389,31 @@ def test_daemon_killed_under_readers_and_writers(lab, source):
     a.end_processes()
     a.mount()
     assert a.read("f") == OLD and a.read("g") == b"goes on"
+
+
+@pytest.mark.parametrize(
+    "deed, number", [("os.mkdir('e')", 9), ("os.open('f', REPLACE)", 15), ("os.link('f', 'l')", 9), ("put('g', b'x')", 2)]
+)
+def test_a_killed_program_does_not_wait_for_the_source(lab, deed, number):
+    """C24: a source that hangs holds whoever waits for it, but not who is killed meanwhile; then everything goes on."""
+    source = lab.loop_source("ext4", 16 << 20)
+    host = lab.host(source, "alpha")
+    host.write("f", b"old")
+    host("os.mkdir('d')")  # the kernel lets one at a time change a directory
+    doomed, other = host.worker(), host.worker()
+    doomed("None if signal.signal(signal.SIGINT, signal.SIG_DFL) else None")
+    other("signal.signal(signal.SIGALRM, lambda *_: None); None if signal.setitimer(signal.ITIMER_REAL, 0.5) else None")
+    subprocess.run(["fsfreeze", "-f", source], check=True)
+    try:
+        doomed.start(deed)
+        other.start("error(os.mkdir, 'd/other')")  # an alarm does not end its wait
+        time.sleep(1)
+        began = time.monotonic()
+        doomed.process.end(number)
+        doomed.process.wait(timeout=10)
+        assert time.monotonic() - began < 2 * SLOWNESS, "it waited"
+    finally:
+        subprocess.run(["fsfreeze", "-u", source], check=True)
+    assert other.finish(20) is None
+    assert host.read("f") == b"old" and not host.exists("g")
+    host.write("g", b"goes on")

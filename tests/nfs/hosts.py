@@ -70,8 +70,8 @@ class VmHost(harness.Host):
         self.daemon = self.init = self._worker = None
         self.gone, self.pid = False, 0
         os.makedirs(self.mnt, exist_ok=True)
-        self.vm.run("echo {0} >/proc/sys/kernel/hostname; mkdir -p {1} {2}; chmod 755 {2} {3}".format(
-            hostname, self.mnt, self.scratch, lab.directory), check=True)
+        self.vm.run("echo {0} >/proc/sys/kernel/hostname; mkdir -p {1} {2}; chmod 755 {2} {3}; chown {4} {1} {2}".format(
+            hostname, self.mnt, self.scratch, lab.directory, lab.uid), check=True)
 
     def popen(self, command, cwd=None, uid=None, gid=None, groups=None, pid=None, flags=(), **named):
         argv = ["bash", "-c", command] if isinstance(command, str) else list(command)
@@ -130,20 +130,28 @@ class VmHost(harness.Host):
             process.wait()
 
 
+class Flavour:
+    """NFS mount options, and of ours `squash` (the export that maps root to nobody) and `user` (the mount is an ordinary
+    user's, and so are the programs)."""
+
+    def __init__(self, text):
+        words = text.split(",")
+        self.uid = 1000 if "user" in words else 0
+        self.export = "squash" if "squash" in words else "free"
+        self.owner = self.uid or (65534 if self.export == "squash" else 0)
+        self.nfs_options = ",".join(word for word in words if word not in ("squash", "user"))
+
+
 class VmLab(harness.Lab):
-    """`flavour`: the NFS mount options, and of ours `squash` (the export that maps root to nobody) and `user` (the mount
-    is an ordinary user's, and so are the programs)."""
 
     daemon, ctl_program = "/sw/safewritefs", "/sw/safewritectl"
     is_emulated = True
 
     def __init__(self, helpers, directory, rig, flavour):
         super().__init__(helpers, directory)
-        words = flavour.split(",")
         self.rig, self.flavour = rig, flavour
-        self.uid = 1000 if "user" in words else 0
-        self.export = "squash" if "squash" in words else "free"
-        self.nfs_options = ",".join(word for word in words if word not in ("squash", "user"))
+        chosen = Flavour(flavour)
+        self.uid, self.export, self.owner, self.nfs_options = chosen.uid, chosen.export, chosen.owner, chosen.nfs_options
         self.used = 0
 
     @staticmethod
@@ -166,8 +174,7 @@ class VmLab(harness.Lab):
             place = client.nfs(self.nfs_options, self.export)
         path = "%s/%s-%s" % (place, os.path.basename(self.directory), name)
         inside = "/disk/%s/%s" % (self.export, os.path.basename(path))
-        owner = self.uid or (65534 if self.export == "squash" else 0)
-        self.rig.server.run("mkdir {0} && chmod 755 {0} && chown {1}:{1} {0}".format(inside, owner), check=True)
+        self.rig.server.run("mkdir {0} && chmod 755 {0} && chown {1}:{1} {0}".format(inside, self.owner), check=True)
         self.rig.look_at(self.export, place)
         self.sources.append(path)
         return path

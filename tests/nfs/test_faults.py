@@ -128,9 +128,18 @@ def test_a_server_that_is_away_breaks_nobody(hosts, lab):
     writer("fd = os.open('f', REPLACE); write_all(fd, data)", data=NEW)
     idle("lock = os.open('x.lock', os.O_WRONLY | os.O_CREAT | os.O_EXCL)")
     before = set(names(lab, "hosts"))
+    doomed = [host.worker() for host in hosts]
+    for worker in doomed:
+        worker("None")
     lab.rig.server.power_off()
     writer.start("error(os.close, fd)")
-    time.sleep(LEASE * 2.5)
+    for worker in doomed:
+        worker.start("get('f')")
+    time.sleep(LEASE)
+    for worker in doomed:  # nor does it hold who is killed
+        worker.process.end()
+        worker.process.wait(timeout=20)
+    time.sleep(LEASE * 1.5)
     lab.rig.server.power_on()
     assert writer.finish(60) is None
     assert b.read("f") == NEW

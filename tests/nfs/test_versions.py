@@ -102,24 +102,27 @@ class Pair:
 
     def __init__(self, rig, flavour, options):
         self.machines = [*rig.clients[:2], rig.server]
-        name = uuid.uuid4().hex[:8]
+        self.chosen = hosts.Flavour(flavour)
+        name = "%s/%s" % (self.chosen.export, uuid.uuid4().hex[:8])
+        rig.server.run("mkdir /disk/{0} && chown {1}:{1} /disk/{0}".format(name, self.chosen.owner), check=True)
         with open(os.path.join(harness.BUILD, "src", "safewritefs"), "rb") as f:
             program = f.read()
         for machine in rig.clients[:2]:
-            self.source = machine.nfs(flavour) + "/" + name
-            machine.run("cat > /tmp/sw-daemon && chmod 755 /tmp/sw-daemon && mkdir -p %s %s" % (self.source, MNT), check=True,
-                        given=program)
-            machine.run(["/tmp/sw-daemon", "-o", options, self.source, MNT], check=True)
-        self.places = [MNT, MNT, "/export/free/" + name]
+            self.source = "%s/%s" % (machine.nfs(self.chosen.nfs_options, self.chosen.export), os.path.basename(name))
+            machine.run("cat > /tmp/sw-daemon && chmod 755 /tmp/sw-daemon && mkdir -p {0} && chown {1}:{1} {0}".format(
+                MNT, self.chosen.uid), check=True, given=program)
+            machine.run(["/tmp/sw-daemon", "-o", options, self.source, MNT], check=True, uid=self.chosen.uid)
+        self.places = [MNT, MNT, "/export/" + name]
 
     def python(self, number, code, **values):
         lines = ["%s = %r" % item for item in {"SIZE": SIZE, "OLD": OLD, **values}.items()]
-        done = self.machines[number].run(["python3", "-c", "\n".join(lines) + "\n" + code], cwd=self.places[number], timeout=300)
+        done = self.machines[number].run(["python3", "-c", "\n".join(lines) + "\n" + code], cwd=self.places[number],
+                                         uid=self.chosen.uid, timeout=300)
         assert done.returncode == 0, done.stderr
         return done.stdout.strip()
 
     def sh(self, number, line):
-        return self.machines[number].run(line, check=True, cwd=self.places[number], timeout=120).stdout
+        return self.machines[number].run(line, check=True, cwd=self.places[number], uid=self.chosen.uid, timeout=120).stdout
 
     def kept(self):
         return self.machines[0].run("ls -A %s/.safewritefs/hosts/*/old/0 | grep -v :" % self.source).stdout.split()

@@ -1,0 +1,141 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#include "served.h"
+
+#include "../core/base.h"
+
+#include <errno.h>
+#include <linux/fuse.h>
+#include <unistd.h>
+
+/* Most that are interrupted are answered sooner by themselves. */
+#define PATIENCE_US (200 * G_TIME_SPAN_MILLISECOND)
+
+struct SwServing {
+    SwPort *port;
+    SwMutex lock;
+    GQueue all; /* of SwServed */
+    guint n_interrupted;
+};
+
+/* What this thread serves. */
+static __thread SwServed *current;
+
+SwServing *sw_serving_new(SwPort *port)
+{
+    SwServing *serving = g_new0(SwServing, 1);
+
+    serving->port = port;
+    sw_mutex_init(&serving->lock);
+    g_queue_init(&serving->all);
+    return serving;
+}
+
+void sw_serving_free(SwServing *serving)
+{
+    if (!serving)
+        return;
+    sw_mutex_clear(&serving->lock);
+    g_free(serving);
+}
+
+static void interrupt(SwServing *serving, guint64 unique)
+{
+    SW_HOLD(&serving->lock);
+
+    /* It may go on elsewhere, and be there twice for a moment. */
+    for (GList *at = serving->all.head; at; at = at->next) {
+        SwServed *served = at->data;
+
+        if (served->unique != unique || served->interrupted_us)
+            continue;
+        served->interrupted_us = serving->port->now_us(serving->port);
+        serving->n_interrupted++;
+    }
+}
+
+static void add_locked(SwServing *serving, SwServed *served)
+{
+    served->link = (GList){.data = served};
+    g_queue_push_head_link(&serving->all, &served->link);
+}
+
+gboolean sw_served_begin(SwServing *serving, SwServed *served, const void *message, gsize size)
+{
+    const struct fuse_in_header *header = message;
+    const struct fuse_interrupt_in *called_off = (const void *)(header + 1);
+
+    if (size < sizeof *header)
+        return FALSE;
+    if (header->opcode == FUSE_INTERRUPT) {
+        if (size >= sizeof *header + sizeof *called_off)
+            interrupt(serving, called_off->unique);
+        return FALSE;
+    }
+    *served = (SwServed){.unique = header->unique, .tid = (pid_t)header->pid, .opcode = header->opcode};
+    current = served;
+    SW_HOLD(&serving->lock);
+    add_locked(serving, served);
+    return TRUE;
+}
+
+void sw_served_end(SwServing *serving, SwServed *served)
+{
+    if (current == served)
+        current = NULL;
+    SW_HOLD(&serving->lock);
+    g_queue_unlink(&serving->all, &served->link);
+    serving->n_interrupted -= served->interrupted_us != 0;
+}
+
+void sw_served_go_on(SwServing *serving, SwServed *to)
+{
+    SW_HOLD(&serving->lock);
+
+    *to = *current;
+    serving->n_interrupted += to->interrupted_us != 0;
+    add_locked(serving, to);
+}
+
+static gboolean may_let_go(const SwServed *served)
+{
+    return served->opcode != FUSE_FLUSH && served->opcode != FUSE_RELEASE;
+}
+
+/* A thread that is not to be seen (another pid namespace) is not known to die. */
+static gboolean is_dying(SwPort *port, pid_t tid)
+{
+    SwProcess process;
+
+    return tid != 0 && port->process(port, tid, &process) == 0 && process.dying;
+}
+
+/* One that was interrupted long enough ago; it is not asked for again. */
+static gboolean take_interrupted(SwServing *serving, gint64 now_us, SwServed *ret_served)
+{
+    SW_HOLD(&serving->lock);
+
+    for (GList *at = serving->n_interrupted ? serving->all.head : NULL; at; at = at->next) {
+        SwServed *served = at->data;
+
+        if (!served->interrupted_us || now_us - served->interrupted_us < PATIENCE_US || !may_let_go(served))
+            continue;
+        served->interrupted_us = now_us;
+        *ret_served = *served;
+        return TRUE;
+    }
+    return FALSE;
+}
+
+void sw_serving_let_go(SwServing *serving, int fd)
+{
+    gint64 now_us = serving->port->now_us(serving->port);
+    SwServed served;
+
+    while (take_interrupted(serving, now_us, &served)) {
+        struct fuse_out_header answer = {.len = sizeof answer, .error = -EINTR, .unique = served.unique};
+
+        /* ENOENT: it has been answered just now. */
+        if (is_dying(serving->port, served.tid))
+            sw_ignore((int)write(fd, &answer, sizeof answer));
+    }
+}
