@@ -266,10 +266,13 @@ static int flush_stage(SwOverlay *ov, const SwCaller *caller, SwStage *stage, gb
         tell_unsure(stage, evidence.unsure_of);
     if (verdict == SW_VERDICT_HOLD && stage->trial.failure)
         return -stage->trial.failure;
-    if (verdict == SW_VERDICT_HOLD && ov->network && stage->materialised) {
-        int r = ov->port->fsync(ov->port, stage->file->fd, FALSE);
+    if (verdict == SW_VERDICT_HOLD && stage->materialised) {
+        int r = ov->network ? ov->port->fsync(ov->port, stage->file->fd, FALSE) : 0;
         if (r < 0)
             return r;
+        /* Maybe this was the last close after all: the release that tells has nobody to tell of a lost lease (C21). */
+        if (sw_stage_end_if_taken(stage, TRUE))
+            return -stage->gone_error;
     }
     return sw_stage_execute(stage, verdict, may_wait);
 }

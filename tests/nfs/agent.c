@@ -126,9 +126,10 @@ static void run(Request *request, const int pipes[3])
     clearenv();
     for (int i = 5; i < 5 + variables && i < request->n; i++)
         putenv(request->words[i]);
+    /* Root may not look into a mount of a user's. */
+    become(request);
     if (chdir(request->words[0]) < 0)
         die(request->words[0]);
-    become(request);
     execvp(request->words[5 + variables], request->words + 5 + variables);
     die(request->words[5 + variables]);
 }

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """The fixtures and the supervisor of the mounted tests, with the rig's machines for hosts, on v4.2 and v3.
 
-SW_NFS="vers=4.2;vers=3,squash" chooses other flavours (hosts.py has their words), SW_RIG a rig that is up already."""
+SW_NFS="vers=4.2;vers=3,squash" chooses other flavours (hosts.py has their words), SW_RIG a rig that is up already, SW_KERNEL
+and SW_SERVICE what one of its own is made with (`rig up`)."""
 import importlib.util
 import os
 import shutil

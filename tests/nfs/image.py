@@ -114,6 +114,7 @@ def settle(root):
         f.write("ann:x:1000:\nbob:x:1001:\nmessagebus:x:112:\n")
     write(root + "/etc/ld.so.conf.d/rig.conf", "/usr/lib/x86_64-linux-gnu/blas\n/usr/lib/x86_64-linux-gnu/lapack\n")
     write(root + "/etc/fuse.conf", "user_allow_other\n")
+    os.chmod(root + "/usr/bin/fusermount3", 0o4755)
     write(root + "/etc/netconfig", read(root, "/etc/netconfig") or "tcp tpi_cots_ord v inet tcp - -\n")
     if not os.path.exists(root + "/usr/bin/awk"):
         os.symlink("mawk", root + "/usr/bin/awk")

@@ -24,6 +24,8 @@ import image
 HERE = os.path.dirname(os.path.abspath(__file__))
 BOOT_SECONDS = 120
 AGENT_SECONDS = 30
+# What serves, and where its exports are for v3.
+SERVICES = {"knfsd": "/export", "ganesha": "/disk"}
 
 
 class RigError(Exception):
@@ -90,8 +92,8 @@ class Machine:
         """Switches it on; does not wait until it is up."""
         said = self.said
         kernel, initramfs = said["kernel"]
-        words = ["console=ttyS0 quiet panic=-1 rig.name=%s rig.address=%s rig.role=%s rig.lease=%d" % (
-            self.name, said["address"], said["role"], said["lease"])]
+        words = ["console=ttyS0 quiet panic=-1 rig.name=%s rig.address=%s rig.role=%s rig.service=%s rig.lease=%d" % (
+            self.name, said["address"], said["role"], said["service"], said["lease"])]
         # What a machine has written is in this kernel's cache, and outlives its QEMU: nobody need wait for a real disk.
         drive = "if=virtio,format=raw,cache=unsafe,file=%s%s"
         disks = [drive % (said["root"], ",readonly=on")] + [drive % (path, "") for path in said["disks"]]
@@ -203,7 +205,7 @@ class Machine:
     def nfs(self, options="vers=4.2", export="free"):
         """Mounts that export, if it is not mounted so yet: where."""
         place = "/nfs/%s-%s" % (export, re.sub(r"[^A-Za-z0-9.]+", "-", options))
-        root = "/export" if re.search(r"vers=3|nfsvers=3", options) else ""
+        root = SERVICES[self.said["service"]] if re.search(r"vers=3|nfsvers=3", options) else ""
         self.run("mountpoint -q {0} || {{ mkdir -p {0} && mount -t nfs -o {1} server:{3}/{2} {0}; }}".format(
             place, options, export, root), check=True, timeout=60)
         return place
@@ -298,8 +300,10 @@ class Rig:
 
     def restart_nfs(self):
         """The service is stopped and started, as for an upgrade; clients reclaim what they had."""
-        self.server.run("rpc.nfsd 0; sleep 0.5; rpc.nfsd --lease-time {0} --grace-time {0} 8".format(
-            self.server.said["lease"]), check=True)
+        again = {"knfsd": "rpc.nfsd 0; sleep 0.5; rpc.nfsd --lease-time {0} --grace-time {0} 8",
+                 "ganesha": "pkill ganesha.nfsd; while pidof ganesha.nfsd; do sleep 0.1; done; "
+                            "ganesha.nfsd -L /tmp/ganesha.log -p /run/ganesha.pid"}
+        self.server.run(again[self.server.said["service"]].format(self.server.said["lease"]), check=True)
 
     def end(self):
         """Everything goes, also what crashed half-way."""
@@ -333,9 +337,12 @@ def payload(build, directory):
     shutil.rmtree(tree)
 
 
-def start(directory, base, build, clients=2, kernel=None, lease=20, clocks=(), say=print):
+def start(directory, base, build, clients=2, kernel=None, lease=20, clocks=(), service=None, say=print):
     """A rig that is up: a server and so many clients.  `lease` is NFSv4's, in seconds; `clocks` are dates that the
-    clients' clocks begin with."""
+    clients' clocks begin with; `service` is one of SERVICES."""
+    service = service or "knfsd"
+    if service not in SERVICES:
+        raise RigError("no NFS server %s here, but %s" % (service, " and ".join(SERVICES)))
     made = image.prepare(base, say)
     os.makedirs(directory)
     names = ["server"] + ["client%d" % (i + 1) for i in range(clients)]
@@ -351,7 +358,7 @@ def start(directory, base, build, clients=2, kernel=None, lease=20, clocks=(), s
     for number, name in enumerate(names):
         server = name == "server"
         disks = [directory + "/payload.ext4" + ",readonly=on"] + ([directory + "/export.ext4"] if server else [])
-        said = {"address": "10.77.0.%d" % (number + 1), "role": "server" if server else "client", "lease": lease,
+        said = {"address": "10.77.0.%d" % (number + 1), "role": "server" if server else "client", "lease": lease, "service": service,
                 "port": free_port(), "memory": 768, "kernel": made.kernel(directory, kernel), "root": made.root, "disks": disks,
                 "clock": clocks[number - 1] if 0 < number <= len(clocks) else "utc"}
         with open("%s/%s.json" % (directory, name), "w", encoding="ascii") as f:

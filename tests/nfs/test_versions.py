@@ -112,7 +112,7 @@ class Pair:
             machine.run("cat > /tmp/sw-daemon && chmod 755 /tmp/sw-daemon && mkdir -p {0} && chown {1}:{1} {0}".format(
                 MNT, self.chosen.uid), check=True, given=program)
             machine.run(["/tmp/sw-daemon", "-o", options, self.source, MNT], check=True, uid=self.chosen.uid)
-        self.places = [MNT, MNT, "/export/" + name]
+        self.places = [MNT, MNT, "/disk/" + name]
 
     def python(self, number, code, **values):
         lines = ["%s = %r" % item for item in {"SIZE": SIZE, "OLD": OLD, **values}.items()]
@@ -254,3 +254,34 @@ def test_an_appender_stays_with_a_renamed_file(pair):
     """C11: logrotate: the file was renamed, not replaced."""
     append_meanwhile(pair, "mv f f.1; echo new > f", b"three\n")
     assert (pair.sh(0, "cat f.1"), pair.sh(0, "cat f")) == ("one\ntwo\nthree\n", "new\n")
+
+
+REUSE = """
+import json, os
+numbers, wrong, held = [], [], None
+for i in range(30):
+    name = "n%d" % i
+    with open(name, "w") as f:
+        f.write("content of " + name)
+    numbers.append(os.stat(name).st_ino)
+    seen = open(name).read(), os.stat(name).st_size
+    if seen != ("content of " + name, len("content of " + name)):
+        wrong.append((name, seen))
+    if held and os.pread(held[1], 100, 0).decode() != "content of " + held[0]:
+        wrong.append((held, "another's content behind it"))
+    if held:
+        os.close(held[1])
+    held = (name, os.open(name, os.O_RDONLY)) if i % 3 == 0 else None
+    os.unlink(name)
+print(json.dumps([len(numbers) - len(set(numbers)), wrong]))
+"""
+
+
+def test_a_number_that_is_given_again(pair):
+    """C1, F10: the server gives the number of a removed file to the next one: that is another file, for both machines."""
+    reused, wrong = json.loads(pair.python(0, REUSE))
+    assert wrong == []
+    assert reused > 5
+    for i in range(10):
+        pair.sh(0, "rm -f f; echo %d > g%d; mv g%d f" % (i, i, i))
+        assert pair.sh(1, "cat f; stat -c %s f").split() == [str(i), "2"]

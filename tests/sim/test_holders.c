@@ -8,6 +8,7 @@
 
 #include "../unit/unit.h"
 
+#include <errno.h>
 #include <fcntl.h>
 #include <string.h>
 
@@ -81,9 +82,35 @@ static void handed_on_meanwhile(void **state)
     sim_free(sim);
 }
 
+/* C21: a breaker takes the stage while the host stands still; a close that leaves open who else has the file tells. */
+static void taken_before_a_close_that_is_not_the_last(void **state)
+{
+    Sim *sim = sim_new(1);
+    SimHost *host = sim_host_mounted(sim, 1);
+    SimProcess *shell = sim_program(host), *other;
+    int fd = sim_open(host, shell, NAME, O_WRONLY | O_CREAT | O_TRUNC);
+    g_autofree char *taking = g_strdup_printf("find %s/.safewritefs/hosts -mindepth 3 -type f -delete", sim->path);
+
+    (void)state;
+    assert_true(fd >= 0);
+    assert_int_equal(sim_write(host, shell, fd, HALF), strlen(HALF));
+    other = sim_fork(host, shell);
+    g_array_index(other->fds, SimDescriptor, 0).number = 1;
+    assert_true(g_spawn_command_line_sync(taking, NULL, NULL, NULL, NULL));
+    assert_int_equal(sim_close(host, shell, fd), -ESTALE);
+    assert_int_equal(sim_write(host, other, 1, REST), -ESTALE);
+    sim_exit(host, other, 0);
+    assert_reads(host, "(none)");
+    sim_host_free(host);
+    sim_free(sim);
+}
+
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(handed_on_meanwhile)};
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(handed_on_meanwhile),
+        cmocka_unit_test(taken_before_a_close_that_is_not_the_last),
+    };
 
     return cmocka_run_group_tests_name("holders", tests, NULL, NULL);
 }
