@@ -35,10 +35,13 @@ static void op_init(void *data, struct fuse_conn_info *conn)
 {
     SwServer *server = data;
     static const unsigned wanted = FUSE_CAP_ATOMIC_O_TRUNC | FUSE_CAP_DONT_MASK | FUSE_CAP_AUTO_INVAL_DATA |
-                                   FUSE_CAP_READDIRPLUS | FUSE_CAP_READDIRPLUS_AUTO | FUSE_CAP_FLOCK_LOCKS |
-                                   FUSE_CAP_POSIX_LOCKS;
+                                   FUSE_CAP_READDIRPLUS | FUSE_CAP_FLOCK_LOCKS | FUSE_CAP_POSIX_LOCKS;
     unsigned acls = sw_overlay_has_acls(server->overlay) ? FUSE_CAP_POSIX_ACL : 0;
     conn->want |= (wanted | acls) & conn->capable;
+    /* Which listings are to have attributes is known better here (sw_overlay_listed) than to the kernel, which takes
+     * the first page of each for one that is.
+     */
+    conn->want &= ~FUSE_CAP_READDIRPLUS_AUTO;
     /* Written-back pages have no writer (C4), and a pipe per request costs more than a copy (F32). */
     conn->want &= ~(FUSE_CAP_WRITEBACK_CACHE | FUSE_CAP_SPLICE_READ);
     /* A chown(2) that changes nothing drops set-id bits, but its SETATTR names no owner: only the kernel can tell.  And
@@ -280,7 +283,10 @@ static void op_opendir(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi
         sw_reply_error(req, "opendir", r);
         return;
     }
+    gboolean right;
     fi->fh = (uintptr_t)handle;
+    fi->cache_readdir = sw_dir_handle_keeps(handle, &right);
+    fi->keep_cache = right;
     if (fuse_reply_open(req, fi) < 0)
         sw_overlay_releasedir(ov, handle);
 }
@@ -289,7 +295,8 @@ typedef struct {
     fuse_req_t req;
     SwOverlay *overlay;
     const SwCaller *caller;
-    SwNode *dir;
+    SwDirHandle *dir;
+    off_t offset;
     char *buf;
     size_t size, used;
 } Listing;
@@ -312,7 +319,7 @@ static gboolean fill_plus(gpointer data, const char *name, const struct stat *st
     size_t room = list->size - list->used;
     gboolean dots = strcmp(name, ".") == 0 || strcmp(name, "..") == 0;
     /* What cannot be looked up is listed without attributes; the kernel will ask for them. */
-    gboolean known = !dots && sw_overlay_lookup(list->overlay, list->caller, list->dir, name, &entry) == 0;
+    gboolean known = !dots && sw_overlay_listed(list->overlay, list->caller, list->dir, name, list->offset, &entry);
     struct fuse_entry_param param = {.attr = *st};
     if (known)
         param = sw_entry_param(list->overlay, &entry);
@@ -342,7 +349,8 @@ static void list_dir(fuse_req_t req, size_t size, off_t offset, struct fuse_file
     SwCaller caller = sw_caller_of(req);
     g_autofree char *buf = g_malloc(size);
     Listing list = {.req = req, .overlay = ov, .caller = &caller, .buf = buf, .size = size};
-    list.dir = sw_dir_handle_node(dir_of(fi));
+    list.dir = dir_of(fi);
+    list.offset = offset;
     int r = sw_overlay_readdir(ov, &caller, dir_of(fi), offset, fill, &list);
     if (r < 0 && list.used == 0)
         sw_reply_error(req, "readdir", r);

@@ -27,6 +27,9 @@ typedef struct {
 struct SwDirHandle {
     SwNode *node; /* counted */
     int fd;
+    SwListing *listing; /* NULL: the kernel keeps nothing of what it reads here */
+    gboolean right;     /* what it has kept of others is right */
+    SwWish wish;
     SwMutex lock;   /* of all below */
     off_t position; /* after the entry consumed last */
     size_t at, filled;
@@ -35,9 +38,10 @@ struct SwDirHandle {
     char buffer[BUFFER_SIZE];
 };
 
-SwNode *sw_dir_handle_node(const SwDirHandle *handle)
+gboolean sw_dir_handle_keeps(const SwDirHandle *handle, gboolean *ret_right)
 {
-    return handle->node;
+    *ret_right = handle->right;
+    return handle->listing != NULL;
 }
 
 /* Through the descriptor: reading a directory needs no right to search it. */
@@ -80,12 +84,20 @@ int sw_overlay_opendir(SwOverlay *ov, const SwCaller *caller, SwNode *node, SwDi
     }
     if (r < 0)
         return r;
+    struct stat st;
     int fd = open_dir(ov, node);
     if (fd < 0)
         return fd;
+    r = ov->network ? ov->port->stat_fresh(ov->port, fd, "", &st) : ov->port->statat(ov->port, fd, "", &st);
+    if (r < 0) {
+        ov->port->close(ov->port, fd);
+        return r;
+    }
     SwDirHandle *handle = g_new(SwDirHandle, 1);
     handle->node = node;
     handle->fd = fd;
+    handle->listing = sw_listing_open(ov, node, &st, &handle->right);
+    handle->wish = sw_reader_opens(ov, caller->tid, node);
     handle->position = 0;
     handle->at = handle->filled = 0;
     handle->at_end = FALSE;
@@ -146,6 +158,21 @@ static gboolean give_entry(SwOverlay *ov, SwDirHandle *handle, SwFillFunc fill, 
     return TRUE;
 }
 
+gboolean sw_overlay_listed(SwOverlay *ov, const SwCaller *caller, SwDirHandle *handle, const char *name, off_t offset,
+                           SwEntry *ret_entry)
+{
+    if (handle->wish == SW_WISH_NAMES || (handle->wish == SW_WISH_UNKNOWN && offset != 0))
+        return FALSE;
+    gboolean hot;
+    g_autoptr(SwStage) stage = sw_pending_visible(ov, caller, handle->node, name, &hot);
+    if (stage && sw_stage_is_open(stage))
+        return sw_entry_of_stage(stage, ret_entry) == 0;
+    ov->port->become(ov->port, &caller->cred);
+    g_autoptr(SwFile) dir = NULL;
+    return sw_node_dir(ov, handle->node, &dir) == 0 &&
+           sw_overlay_lookup_found(ov, handle->node, name, hot, dir, ret_entry) == 0;
+}
+
 static void give_extras(SwOverlay *ov, const SwCaller *caller, SwDirHandle *handle, off_t offset, SwFillFunc fill,
                         gpointer data)
 {
@@ -154,6 +181,8 @@ static void give_extras(SwOverlay *ov, const SwCaller *caller, SwDirHandle *hand
         g_clear_pointer(&handle->extras, g_ptr_array_unref);
         handle->extras = sw_pending_names(ov, caller, handle->node);
     }
+    if (handle->listing && handle->extras->len)
+        sw_listing_spoilt(ov, handle->listing);
     for (; i < handle->extras->len; i++) {
         struct stat st = {.st_ino = (ino_t)-1, .st_mode = S_IFREG};
         if (!fill(data, handle->extras->pdata[i], &st, EXTRA_BASE + i + 1))
@@ -167,6 +196,8 @@ int sw_overlay_readdir(SwOverlay *ov, const SwCaller *caller, SwDirHandle *handl
 {
     ov->port->become(ov->port, &caller->cred);
     SW_HOLD(&handle->lock);
+    if (handle->listing && offset == 0)
+        sw_listing_begins(ov, handle->listing);
     int r = seek(ov, handle, offset);
     while (r == 0 && !handle->at_end) {
         if (handle->at == handle->filled)
@@ -187,6 +218,8 @@ int sw_overlay_fsyncdir(SwOverlay *ov, SwDirHandle *handle)
 void sw_overlay_releasedir(SwOverlay *ov, SwDirHandle *handle)
 {
     ov->port->close(ov->port, handle->fd);
+    if (handle->listing)
+        sw_listing_close(ov, handle->listing);
     sw_node_unref(ov, handle->node);
     if (handle->extras)
         g_ptr_array_unref(handle->extras);

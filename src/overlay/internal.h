@@ -63,6 +63,8 @@ static inline gboolean sw_stamp_equal(const SwStamp *a, const SwStamp *b)
     return memcmp(a, b, sizeof *a) == 0;
 }
 
+typedef struct SwListing SwListing; /* listing.c */
+
 struct SwNode {
     SwIdentity id;         /* L: of the committed version, or of the stage file once it is being committed */
     gboolean listed;       /* L: in SwOverlay.nodes under `id` */
@@ -74,6 +76,7 @@ struct SwNode {
     GSList *handles;       /* L: of SwHandle, open ones */
     SwFile *dir;           /* L: counted; a directory's descriptor while it is among the recently used */
     GList dir_link;        /* L: in SwOverlay.dirs */
+    SwListing *listing;    /* L: of a directory that was listed */
     guint in_place_writes; /* L: under way now */
     gboolean stale;        /* L: what the kernel has cached of it is to be dropped when those are over */
     gboolean lingering;    /* L: committed, but handles are open that may write again: nobody else is led here */
@@ -227,6 +230,15 @@ typedef struct {
     gint64 hot_until_us;
 } SwPending;
 
+/* Whether who lists directories asks for the attributes of what they contain, as `ls -l` and `find -size` do. */
+typedef enum { SW_WISH_UNKNOWN, SW_WISH_NAMES, SW_WISH_ATTRIBUTES } SwWish;
+typedef struct {
+    pid_t tid;
+    SwWish wish;
+    guint n_believed;  /* directories listed since that was found out */
+    const SwNode *dir; /* opened last; not counted, and only compared */
+} SwReader;
+
 struct SwOverlay {
     SwPort *port;
     SwControl *control;
@@ -246,18 +258,19 @@ struct SwOverlay {
 
     SwMutex lock;
     SwNode *root;
-    GHashTable *nodes;   /* L: SwNode by identity, the listed ones */
-    GHashTable *strays;  /* L: all other SwNode: staged, replaced, gone */
-    GHashTable *pending; /* L: SwPending by parent and name */
-    GSList *pins;        /* L */
-    gint64 pins_at_us;   /* L: when their age was last counted */
-    GQueue dirs;         /* L: nodes with a descriptor, most recently used first */
-    GSList *appenders;   /* L: APPEND handles with a pending record */
-    guint64 stage_seq;   /* L */
-    GSList *in_place;    /* L: of SwHandle */
-    GSList *removals;    /* L: SwRemoval */
-    GQueue looks;        /* L: of SwHandle, in the order in which they are to look whether what they read is old */
-    GSList *lingering;   /* L: committed stages that some handle may still write, counted */
+    GHashTable *nodes;    /* L: SwNode by identity, the listed ones */
+    GHashTable *strays;   /* L: all other SwNode: staged, replaced, gone */
+    GHashTable *pending;  /* L: SwPending by parent and name */
+    GSList *pins;         /* L */
+    gint64 pins_at_us;    /* L: when their age was last counted */
+    GQueue dirs;          /* L: nodes with a descriptor, most recently used first */
+    GSList *appenders;    /* L: APPEND handles with a pending record */
+    guint64 stage_seq;    /* L */
+    GSList *in_place;     /* L: of SwHandle */
+    GSList *removals;     /* L: SwRemoval */
+    GQueue looks;         /* L: of SwHandle, in the order in which they are to look whether what they read is old */
+    GSList *lingering;    /* L: committed stages that some handle may still write, counted */
+    SwReader readers[64]; /* L: of directories, by thread */
 };
 
 /* ---- io.c */
@@ -278,6 +291,22 @@ SwFile *sw_file_new(SwPort *port, int fd); /* takes the descriptor */
 SwFile *sw_file_ref(SwFile *file);
 void sw_file_unref(SwFile *file);
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(SwFile, sw_file_unref)
+
+/* ---- listing.c */
+/*
+ * A directory that has these attributes now is opened to be listed.  NULL: the kernel is not to keep what it reads;
+ * else, until closed, it may, and *ret_right tells whether what it has kept before is right.
+ */
+SwListing *sw_listing_open(SwOverlay *ov, SwNode *dir, const struct stat *st, gboolean *ret_right);
+/* It is read from its beginning. */
+void sw_listing_begins(SwOverlay *ov, SwListing *listing);
+/* It contains what is not for everybody. */
+void sw_listing_spoilt(SwOverlay *ov, SwListing *listing);
+void sw_listing_close(SwOverlay *ov, SwListing *listing);
+/* A thread opens a directory; what it will want to know about the entries. */
+SwWish sw_reader_opens(SwOverlay *ov, pid_t tid, SwNode *dir);
+/* It has looked up something of that type there. */
+void sw_reader_looks_up(SwOverlay *ov, pid_t tid, SwNode *dir, mode_t type);
 
 /* ---- node.c.  `_locked`: the caller holds SwOverlay.lock. */
 SwNode *sw_node_new_locked(SwOverlay *ov, mode_t type);

@@ -44,6 +44,7 @@ static void node_free_locked(SwOverlay *ov, SwNode *node)
     if (node->dir)
         sw_file_unref(node->dir);
     sw_file_unref(node->shown);
+    g_free(node->listing);
     while (node->names)
         sw_node_drop_name_locked(ov, node, node->names->parent, node->names->name);
     g_free(node);

@@ -223,8 +223,15 @@ int sw_overlay_opendir(SwOverlay *overlay, const SwCaller *caller, SwNode *node,
 typedef gboolean (*SwFillFunc)(gpointer data, const char *name, const struct stat *st, off_t next);
 int sw_overlay_readdir(SwOverlay *overlay, const SwCaller *caller, SwDirHandle *handle, off_t offset, SwFillFunc fill,
                        gpointer data) G_GNUC_WARN_UNUSED_RESULT;
+/*
+ * From within `fill`: what is known of an entry, if the caller is thought to ask for it at once; counts as a look-up.
+ * `offset` is the one that was given to sw_overlay_readdir.  FALSE: it can ask when it wants to know.
+ */
+gboolean sw_overlay_listed(SwOverlay *overlay, const SwCaller *caller, SwDirHandle *handle, const char *name,
+                           off_t offset, SwEntry *ret_entry);
+/* May the kernel keep what it reads of that handle for others?  Then *ret_right: and use what it has kept of others. */
+gboolean sw_dir_handle_keeps(const SwDirHandle *handle, gboolean *ret_right);
 int sw_overlay_fsyncdir(SwOverlay *overlay, SwDirHandle *handle) G_GNUC_WARN_UNUSED_RESULT;
 void sw_overlay_releasedir(SwOverlay *overlay, SwDirHandle *handle);
-SwNode *sw_dir_handle_node(const SwDirHandle *handle);
 
 #endif

@@ -343,3 +343,50 @@ def test_strict_stat(hosts):
         a("os.chmod('f', 0o600 + n)", n=number)
         assert b("os.stat('f').st_mode") & 0o777 == 0o600 + number
     assert os.O_RDONLY == 0
+
+
+SETTLED = 2.2  # seconds after which the kernel is let keep what it has read of a directory
+
+
+def test_listings_that_the_kernel_keeps_are_never_old(hosts, source):
+    """C2: an opendir shows what the other host has done before, whether it is by the mount or beside it, and how often."""
+    a, b = hosts
+    a("os.mkdir('d'); [put('d/f%d' % i, b'x') for i in range(50)]")
+    expected = {"f%d" % i for i in range(50)}
+    for round in range(3):
+        time.sleep(SETTLED)
+        for _ in range(3):  # the first is kept, the others are served from that
+            assert set(a.list("d")) == set(b.list("d")) == expected
+        b.write("d/new%d" % round, b"x")
+        expected.add("new%d" % round)
+        assert set(a.list("d")) == expected
+        b("os.rename('d/f%d' % round, 'd/other%d' % round)", round=round)
+        expected ^= {"f%d" % round, "other%d" % round}
+        assert set(a.list("d")) == expected
+        for number in range(40):  # within one tick of the source's clock
+            name = "t%d" % number
+            with open("%s/d/%s" % (source, name), "wb"):
+                pass
+            assert name in a.list("d")
+            os.unlink("%s/d/%s" % (source, name))
+            assert name not in a.list("d")
+
+
+def test_listings_that_the_kernel_keeps_are_everybodys(hosts):
+    """C15: a new file that is being written is listed to its writer only; also by descriptors that began before."""
+    a, _ = hosts
+    a.write("old", b"x")
+    writer, stranger = a.worker(), a.worker()
+    for worker in writer, stranger:
+        worker("fd = os.open('.', os.O_RDONLY | os.O_DIRECTORY)")
+    time.sleep(SETTLED)
+    for _ in range(2):
+        assert writer("os.listdir('.')") == stranger("os.listdir('.')") == ["old"]
+        assert writer("os.listdir(fd)") == stranger("os.listdir(fd)") == ["old"]
+    writer("new = os.open('new', REPLACE)")
+    for _ in range(2):
+        assert set(writer("os.listdir('.')")) == {"old", "new"} == set(writer("os.listdir(fd)"))
+        assert stranger("os.listdir('.')") == ["old"]
+    writer("os.close(new)")
+    for worker in writer, stranger:
+        assert set(worker("os.listdir('.')")) == {"old", "new"} == set(worker("os.listdir(fd)"))
