@@ -49,12 +49,30 @@ def lab(request, rig):
     lab.destroy()
 
 
+# What a mount of an ordinary user cannot do (docs/nfs.md), and the reason.
+NOT_FOR_USERS = {
+    "killed_owner": "a kernel before 6.6 does not tell an ordinary user's daemon how processes end",
+    "script_inherits": "a kernel before 6.6 does not tell an ordinary user's daemon how processes end",
+    "leave_no_gap": "the kernel lets no ordinary user's daemon mount the export a second time",
+    "delegation_of": "the kernel lets no ordinary user's daemon mount the export a second time",
+}
+
+
+def flavour_of(item):
+    params = item.callspec.params if hasattr(item, "callspec") else {}
+    return params.get("lab") or params.get("flavour")
+
+
 def pytest_collection_modifyitems(items):
     """One flavour after the other, and first what shares its hosts."""
+    for item in items:
+        if machines.Flavour(flavour_of(item) or "").uid:
+            for name, reason in NOT_FOR_USERS.items():
+                if name in item.name:
+                    item.add_marker(pytest.mark.skip(reason=reason))
 
     def place(item):
-        params = item.callspec.params if hasattr(item, "callspec") else {}
-        flavour = params.get("lab") or params.get("flavour")
+        flavour = flavour_of(item)
         return machines.FLAVOURS.index(flavour) if flavour else -1, not stands(item)
 
     items.sort(key=place)
