@@ -13,6 +13,7 @@
 
 #include "../core/course.h"
 #include "control_internal.h"
+#include "lock_object.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -31,186 +32,9 @@ static void key_name(guint64 key, char ret_name[KEY_SIZE])
     (void)snprintf(ret_name, KEY_SIZE, "%016" G_GINT64_MODIFIER "x", key);
 }
 
-static const char *last_component(const char *path)
-{
-    const char *slash = strrchr(path, '/');
-
-    return slash ? slash + 1 : path;
-}
-
 void sw_app_lock_clear(SwAppLock *lock)
 {
     g_clear_pointer(&lock->text, g_free);
-}
-
-/* ---- the lock itself */
-
-typedef struct {
-    SwControl *control;
-    const SwEpoch *by; /* in which we act */
-    const SwLockText *says;
-    struct timespec since; /* the record was made then */
-} Judged;
-
-static gboolean is_older(const struct timespec *a, const struct timespec *b)
-{
-    return a->tv_sec != b->tv_sec ? a->tv_sec < b->tv_sec : a->tv_nsec < b->tv_nsec;
-}
-
-gboolean sw_app_lock_dir_is_small(SwControl *control, int dirfd, const char *name, off_t total_max)
-{
-    SwPort *port = control->port;
-    g_autoptr(GPtrArray) names = NULL;
-    struct stat st;
-    off_t total = 0;
-    int fd = port->openat(port, dirfd, name, O_RDONLY | O_DIRECTORY | O_NONBLOCK, 0);
-    gboolean small = fd >= 0 && sw_dir_names(port, fd, SW_LOCK_ENTRIES_MAX + 1, FALSE, &names) == 0 &&
-                     names->len <= SW_LOCK_ENTRIES_MAX;
-
-    for (guint i = 0; small && i < names->len; i++) {
-        small =
-            port->statat(port, fd, names->pdata[i], &st) == 0 && !S_ISDIR(st.st_mode) && st.st_size <= SW_LOCK_SIZE_MAX;
-        total += small ? st.st_size : 0;
-    }
-    sw_fd_close(port, &fd);
-    return small && total <= total_max;
-}
-
-int sw_app_lock_dir_is_empty(SwControl *control, int dirfd, const char *name)
-{
-    SwPort *port = control->port;
-    g_autoptr(GPtrArray) names = NULL;
-    int fd = port->openat(port, dirfd, name, O_RDONLY | O_DIRECTORY | O_NONBLOCK, 0);
-    int r = fd < 0 ? fd : sw_dir_names(port, fd, 1, FALSE, &names);
-
-    sw_fd_close(port, &fd);
-    return r == 0 && names->len ? -ENOTEMPTY : r;
-}
-
-/* Is the object that stands there the lock that the record tells of?  Its owner's rights are enough to look. */
-static gboolean is_that_lock(const Judged *judged, int dirfd, const char *name, const struct stat *st)
-{
-    SwPort *port = judged->control->port;
-    SwCred owner = {.uid = st->st_uid, .gid = st->st_gid};
-    gboolean little;
-
-    if (is_older(&st->st_ctim, &judged->since))
-        return FALSE; /* it stood there before: the record is of one who did not get it */
-    switch (judged->says->kind) {
-    case SW_LOCK_SYMLINK:
-        return S_ISLNK(st->st_mode);
-    case SW_LOCK_FILE:
-        return S_ISREG(st->st_mode) && st->st_size <= SW_LOCK_SIZE_MAX;
-    case SW_LOCK_LINK:
-        return S_ISLNK(st->st_mode) || (S_ISREG(st->st_mode) && st->st_size <= SW_LOCK_SIZE_MAX);
-    case SW_LOCK_DIR:
-        break;
-    }
-    little = S_ISDIR(st->st_mode) && port->become(port, &owner) == 0 &&
-             sw_app_lock_dir_is_small(judged->control, dirfd, name, G_MAXINT64);
-    (void)port->become(port, NULL);
-    return little;
-}
-
-static int rename_as(const Judged *judged, const SwCred *cred, int dirfd, const char *name, const char *taken)
-{
-    SwPort *port = judged->control->port;
-    int r = port->become(port, cred);
-
-    if (r == 0)
-        r = port->renameat(port, dirfd, name, sw_epoch_stage_dir(judged->by, 0), taken, 0);
-    (void)port->become(port, NULL);
-    return r;
-}
-
-/* Among our stages, where a fenced host cannot put it any more.  The owner's groups are not known, so whoever owns the
- * directory may have to do it. */
-static int take_object(const Judged *judged, int dirfd, const char *name, const struct stat *st, const char *taken)
-{
-    SwPort *port = judged->control->port;
-    int stage = sw_epoch_stage_dir(judged->by, 0);
-    SwCred owner = {.uid = st->st_uid, .gid = st->st_gid};
-    struct stat dir, now;
-    int r = rename_as(judged, &owner, dirfd, name, taken);
-
-    if ((r == -EACCES || r == -EPERM) && port->statat(port, dirfd, "", &dir) == 0) {
-        SwCred host = {.uid = dir.st_uid, .gid = dir.st_gid};
-
-        r = rename_as(judged, &host, dirfd, name, taken);
-    }
-    if (r == -EACCES || r == -EPERM)
-        r = rename_as(judged, NULL, dirfd, name, taken);
-    /* Done, and the reply was lost. */
-    if (r < 0 && port->statat(port, stage, taken, &now) == 0)
-        r = 0;
-    if (r == 0 && port->statat(port, stage, taken, &now) == 0 && now.st_ino != st->st_ino)
-        return sw_put_back(judged->control, dirfd, name, stage, taken, &owner);
-    return r;
-}
-
-static int put_in_salvage(const Judged *judged, const char *taken, const struct stat *st)
-{
-    SwControl *control = judged->control;
-    int stage = sw_epoch_stage_dir(judged->by, 0);
-    SwCred owner = {.uid = st->st_uid, .gid = st->st_gid};
-    SwSalvageInfo info = {.path = (char *)judged->says->path, .reason = (char *)"broken", .command = (char *)""};
-    int r;
-
-    info.pid = judged->says->pid;
-    if (S_ISREG(st->st_mode))
-        return sw_salvage_put(control, stage, taken, judged->says->host_id, &info, &owner);
-    r = sw_salvage_keep_junk(control, stage, taken, judged->says->host_id);
-    if ((r == -EACCES || r == -EPERM) && control->port->become(control->port, &owner) == 0) {
-        r = sw_salvage_keep_junk(control, stage, taken, judged->says->host_id);
-        (void)control->port->become(control->port, NULL);
-    }
-    return r;
-}
-
-/* The lock goes to salvage if it is the record's; what is not, stays.  Errors: it may still stand. */
-static int end_object(const Judged *judged, int dirfd, const char *name)
-{
-    SwControl *control = judged->control;
-    SwPort *port = control->port;
-    g_autofree char *taken = sw_control_unique(control, "lock-");
-    struct stat st;
-    /* What this host believes of the name may be older than the lock (F12). */
-    int r = port->stat_fresh(port, dirfd, "", &st);
-
-    if (r == 0)
-        r = port->statat(port, dirfd, name, &st);
-    if (r < 0)
-        return r == -ENOENT ? 0 : r;
-    if (!is_that_lock(judged, dirfd, name, &st))
-        return 0;
-    r = take_object(judged, dirfd, name, &st, taken);
-    if (r < 0)
-        return r == -ENOENT || r == -EEXIST || r == -EXDEV ? 0 : r;
-    /* Should this fail, it lies among our stages, and goes to salvage with them. */
-    (void)put_in_salvage(judged, taken, &st);
-    return 0;
-}
-
-/* By its path, if that still leads to the directory it was made in. */
-static int end_object_by_path(const Judged *judged)
-{
-    SwControl *control = judged->control;
-    SwPort *port = control->port;
-    g_autofree char *parent = g_path_get_dirname(judged->says->path);
-    struct stat st;
-    int fd;
-    int r;
-
-    if (!*judged->says->path)
-        return 0;
-    fd = port->open_beneath(port, control->source, parent, O_PATH | O_DIRECTORY);
-    if (fd < 0)
-        return fd == -ENOENT || fd == -ENOTDIR || fd == -ELOOP || fd == -EXDEV ? 0 : fd;
-    r = port->statat(port, fd, "", &st);
-    if (r == 0 && (guint64)st.st_ino == judged->says->dir_ino)
-        r = end_object(judged, fd, last_component(judged->says->path));
-    sw_fd_close(port, &fd);
-    return r == -ENOENT ? 0 : r;
 }
 
 /* ---- records */
@@ -252,7 +76,7 @@ static gboolean parse_record(const char *name, const char *text, SwLockText *ret
 
     if (sw_lock_text_parse(text, ret_says) < 0)
         return FALSE;
-    key_name(sw_lock_key(ret_says->dir_ino, last_component(ret_says->path)), expected);
+    key_name(sw_lock_key(ret_says->dir_ino, sw_last_component(ret_says->path)), expected);
     return !*ret_says->path || strcmp(expected, name) == 0;
 }
 
@@ -309,9 +133,9 @@ static int read_again(Break *b)
 static int undo(const Break *b)
 {
     SwLockText says;
-    Judged judged = {.control = b->control, .by = b->by, .says = &says, .since = b->since};
+    SwJudgedLock judged = {.control = b->control, .by = b->by, .says = &says, .since = b->since};
 
-    return parse_record(b->name, b->judged, &says) ? end_object_by_path(&judged) : 0;
+    return parse_record(b->name, b->judged, &says) ? sw_lock_object_end_by_path(&judged) : 0;
 }
 
 static int take_step(gpointer data, SwStep step)
@@ -373,7 +197,7 @@ static gboolean is_of_this_name(const char *text, guint64 dir_ino, const char *n
 
     /* What cannot be read, or has no path, may be ours. */
     return sw_lock_text_parse(text, &says) < 0 ||
-           (says.dir_ino == dir_ino && (!*says.path || strcmp(last_component(says.path), name) == 0));
+           (says.dir_ino == dir_ino && (!*says.path || strcmp(sw_last_component(says.path), name) == 0));
 }
 
 static int make_record(SwControl *control, const char *name, const char *text)
@@ -499,7 +323,7 @@ void sw_app_lock_overrule(SwControl *control, guint64 dir_ino, const char *name)
 int sw_app_lock_break(SwControl *control, const SwAppLock *lock, int dirfd, const char *name)
 {
     SwPort *port = control->port;
-    Judged judged = {.control = control, .by = lock->epoch, .says = &lock->says};
+    SwJudgedLock judged = {.control = control, .by = lock->epoch, .says = &lock->says};
     struct stat record;
     char key[KEY_SIZE];
     int r = port->become(port, NULL);
@@ -511,7 +335,7 @@ int sw_app_lock_break(SwControl *control, const SwAppLock *lock, int dirfd, cons
             judged.since = record.st_ctim;
     }
     if (r == 0)
-        r = end_object(&judged, dirfd, name);
+        r = sw_lock_object_end(&judged, dirfd, name);
     return r < 0 && r != -ENOENT ? r : sw_app_lock_end(control, lock);
 }
 
