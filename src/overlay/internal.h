@@ -134,6 +134,7 @@ struct SwStage {
     gboolean materialised; /* L for reading, S and L for changing: `file` is a stage file of ours */
     SwEpoch *epoch;        /* S: the stage file was made in; from no other is it ever renamed */
     guint worker;          /* S: stage directory of it */
+    guint counted_in;      /* L: that directory + 1, or 0: in SwOverlay.stages_in */
     char stage_name[32];   /* S */
     gboolean edit;         /* S: made over a base that has to survive where it was not written (C10) */
     gboolean unmade;       /* S: a lock led it to what others made: its first change tells whether it edits that */
@@ -258,16 +259,17 @@ struct SwOverlay {
 
     SwMutex lock;
     SwNode *root;
-    GHashTable *nodes;    /* L: SwNode by identity, the listed ones */
-    GHashTable *strays;   /* L: all other SwNode: staged, replaced, gone */
-    GHashTable *pending;  /* L: SwPending by parent and name */
-    GSList *pins;         /* L */
-    gint64 pins_at_us;    /* L: when their age was last counted */
-    GQueue dirs;          /* L: nodes with a descriptor, most recently used first */
-    GSList *appenders;    /* L: APPEND handles with a pending record */
-    guint64 stage_seq;    /* L */
-    GSList *in_place;     /* L: of SwHandle */
-    GSList *removals;     /* L: SwRemoval */
+    GHashTable *nodes;              /* L: SwNode by identity, the listed ones */
+    GHashTable *strays;             /* L: all other SwNode: staged, replaced, gone */
+    GHashTable *pending;            /* L: SwPending by parent and name */
+    GSList *pins;                   /* L */
+    gint64 pins_at_us;              /* L: when their age was last counted */
+    GQueue dirs;                    /* L: nodes with a descriptor, most recently used first */
+    GSList *appenders;              /* L: APPEND handles with a pending record */
+    guint64 stage_seq;              /* L */
+    guint stages_in[SW_STAGE_DIRS]; /* L: stages, by their directory */
+    GSList *in_place;               /* L: of SwHandle */
+    GSList *removals;               /* L: SwRemoval */
     GQueue looks;         /* L: of SwHandle, in the order in which they are to look whether what they read is old */
     GSList *lingering;    /* L: committed stages that some handle may still write, counted */
     SwReader readers[64]; /* L: of directories, by thread */

@@ -20,10 +20,20 @@ SwStage *sw_stage_ref(SwStage *stage)
 }
 
 /* Never the last one while the overlay's lock is held: it is needed here. */
+static void leave_dir_locked(SwStage *stage)
+{
+    if (stage->counted_in)
+        stage->overlay->stages_in[stage->counted_in - 1]--;
+    stage->counted_in = 0;
+}
+
 void sw_stage_unref(SwStage *stage)
 {
     if (!stage || !g_atomic_int_dec_and_test(&stage->refs))
         return;
+    sw_mutex_lock(&stage->overlay->lock);
+    leave_dir_locked(stage);
+    sw_mutex_unlock(&stage->overlay->lock);
     sw_node_unref(stage->overlay, stage->node);
     sw_node_unref(stage->overlay, stage->parent);
     sw_file_unref(stage->file);
@@ -78,13 +88,28 @@ static int make_file(SwOverlay *ov, const SwStage *stage, int dirfd, const char 
     return r;
 }
 
+/* The directory with the fewest stages: creates and renames in one directory wait for each other, over NFS each for a
+ * round trip (FACTS F21). */
+static guint choose_dir(SwStage *stage, guint64 *ret_seq)
+{
+    SwOverlay *ov = stage->overlay;
+    SW_HOLD(&ov->lock);
+    leave_dir_locked(stage);
+    *ret_seq = ov->stage_seq++;
+    guint best = *ret_seq % SW_STAGE_DIRS;
+    for (guint i = 0; i < SW_STAGE_DIRS; i++)
+        if (ov->stages_in[i] < ov->stages_in[best])
+            best = i;
+    ov->stages_in[best]++;
+    stage->counted_in = best + 1;
+    return best;
+}
+
 int sw_stage_new_name(SwStage *stage, mode_t mode, int *ret_fd)
 {
     SwOverlay *ov = stage->overlay;
-    sw_mutex_lock(&ov->lock);
-    guint64 seq = ov->stage_seq++;
-    sw_mutex_unlock(&ov->lock);
-    guint worker = seq % SW_STAGE_DIRS;
+    guint64 seq;
+    guint worker = choose_dir(stage, &seq);
     char name[sizeof stage->stage_name];
     g_snprintf(name, sizeof name, "%" G_GINT64_MODIFIER "x", seq);
     for (guint tries = 0;; tries++) {

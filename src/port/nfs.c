@@ -6,7 +6,7 @@
  * It renames or removes a file whose dentry anybody on this machine uses, be it only for one stat(2) under way, by
  * giving it a name like .nfs0001 first (fs/nfs/dir.c, nfs_rename, nfs_unlink): for that time the name is missing, and
  * other hosts believe that for long (FACTS F9).  So nobody here looks at a name while it is renamed over or removed
- * (names are told apart by a hash of theirs only: two that share it wait for each other for one call), and what
+ * (names are told apart by a hash of directory and name: two that share it wait for each other for one call), and what
  * replaces a file that is open takes another way (over_open.h).
  *
  * A call that needs several steps on the server gets ESTALE when the file is replaced between them, and the kernel
@@ -51,24 +51,29 @@ void sw_nfs_clear(SwPosix *posix)
         (void)pthread_rwlock_destroy(&posix->guards[i]);
 }
 
-static guint guard_of(const char *name)
+/* Caches of many programs have the same few names in each of their directories.  No server is asked for the number. */
+static pthread_rwlock_t *guard_of(SwPosix *posix, int dirfd, const char *name)
 {
-    return g_str_hash(name) % SW_NAME_GUARDS;
+    struct statx sx = {0};
+
+    (void)statx(dirfd, "", AT_EMPTY_PATH | AT_STATX_DONT_SYNC, STATX_INO, &sx);
+    return &posix->guards[(g_str_hash(name) ^ g_int64_hash(&sx.stx_ino)) % SW_NAME_GUARDS];
 }
 
-static SwPosix *look_begin(SwPort *port, const char *name)
+/* NULL: no name, no guard. */
+static pthread_rwlock_t *look_begin(SwPort *port, int dirfd, const char *name)
 {
-    SwPosix *posix = (SwPosix *)port;
+    pthread_rwlock_t *guard = *name ? guard_of((SwPosix *)port, dirfd, name) : NULL;
 
-    if (*name)
-        (void)pthread_rwlock_rdlock(&posix->guards[guard_of(name)]);
-    return posix;
+    if (guard)
+        (void)pthread_rwlock_rdlock(guard);
+    return guard;
 }
 
-static void look_end(SwPosix *posix, const char *name)
+static void look_end(pthread_rwlock_t *guard)
 {
-    if (*name)
-        (void)pthread_rwlock_unlock(&posix->guards[guard_of(name)]);
+    if (guard)
+        (void)pthread_rwlock_unlock(guard);
 }
 
 /* Is it worth another try?  Past the caches, the name will lead elsewhere by then; if not, it is a delegation that
@@ -88,12 +93,13 @@ static gboolean goes_on(SwPosix *posix, int dirfd, const char *name, guint tries
 #define LOOKING(type, member, parameters, arguments)                                                                   \
     static type nfs_##member parameters                                                                                \
     {                                                                                                                  \
-        SwPosix *posix = look_begin(port, name);                                                                       \
+        SwPosix *posix = (SwPosix *)port;                                                                              \
+        pthread_rwlock_t *guard = look_begin(port, dirfd, name);                                                       \
         type r = posix->raw.member arguments;                                                                          \
                                                                                                                        \
         for (guint tries = 0; r == -ESTALE && goes_on(posix, dirfd, name, tries); tries++)                             \
             r = posix->raw.member arguments;                                                                           \
-        look_end(posix, name);                                                                                         \
+        look_end(guard);                                                                                               \
         return r;                                                                                                      \
     }
 
@@ -144,7 +150,7 @@ LOOKING(int, removexattr, (SwPort * port, int dirfd, const char *name, const cha
 static int nfs_unlinkat(SwPort *port, int dirfd, const char *name, int flags)
 {
     SwPosix *posix = (SwPosix *)port;
-    pthread_rwlock_t *guard = &posix->guards[guard_of(name)];
+    pthread_rwlock_t *guard = guard_of(posix, dirfd, name);
     gint64 begun;
     int r;
 
@@ -175,16 +181,16 @@ static int nfs_linkat(SwPort *port, int olddir, const char *oldname, int newdir,
 static int nfs_renameat(SwPort *port, int olddir, const char *oldname, int newdir, const char *newname, guint flags)
 {
     SwPosix *posix = (SwPosix *)port;
-    guint a = guard_of(oldname), b = guard_of(newname);
+    pthread_rwlock_t *a = guard_of(posix, olddir, oldname), *b = guard_of(posix, newdir, newname);
     int r;
 
-    (void)pthread_rwlock_wrlock(&posix->guards[MIN(a, b)]);
+    (void)pthread_rwlock_wrlock(MIN(a, b));
     if (a != b)
-        (void)pthread_rwlock_wrlock(&posix->guards[MAX(a, b)]);
+        (void)pthread_rwlock_wrlock(MAX(a, b));
     r = posix->raw.renameat(port, olddir, oldname, newdir, newname, flags);
     if (a != b)
-        (void)pthread_rwlock_unlock(&posix->guards[MAX(a, b)]);
-    (void)pthread_rwlock_unlock(&posix->guards[MIN(a, b)]);
+        (void)pthread_rwlock_unlock(MAX(a, b));
+    (void)pthread_rwlock_unlock(MIN(a, b));
     return r;
 }
 
