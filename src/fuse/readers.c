@@ -25,7 +25,8 @@ struct SwReaders {
     pthread_cond_t left;
     pthread_t threads[READERS_MAX]; /* the first `n` */
     guint n, n_idle;
-    gint ended; /* atomic */
+    gboolean greeted; /* INIT has been answered */
+    gint ended;       /* atomic */
 };
 
 static void woken(int signal)
@@ -35,19 +36,29 @@ static void woken(int signal)
 
 static void *reader(void *data);
 
-static void add_locked(SwReaders *readers)
+static gboolean add_locked(SwReaders *readers)
 {
     if (readers->n == READERS_MAX || pthread_create(&readers->threads[readers->n], NULL, reader, readers) != 0)
-        return;
+        return FALSE;
     pthread_detach(readers->threads[readers->n]);
     readers->n++;
     readers->n_idle++;
+    return TRUE;
+}
+
+/* The first request is INIT, and no other comes before its answer.  What libfuse settles then it looks at in each
+ * reader, without a lock: so the others begin after it. */
+static void greet_locked(SwReaders *readers)
+{
+    readers->greeted = TRUE;
+    while (readers->n < READERS_FIRST && add_locked(readers))
+        ;
 }
 
 static void begin_request(SwReaders *readers)
 {
     sw_mutex_lock(&readers->lock);
-    if (--readers->n_idle == 0)
+    if (--readers->n_idle == 0 && readers->greeted)
         add_locked(readers);
     sw_mutex_unlock(&readers->lock);
 }
@@ -56,6 +67,8 @@ static void begin_request(SwReaders *readers)
 static gboolean end_request(SwReaders *readers)
 {
     sw_mutex_lock(&readers->lock);
+    if (!readers->greeted)
+        greet_locked(readers);
     gboolean stays = readers->n_idle < READERS_FIRST;
     if (stays)
         readers->n_idle++;
@@ -131,9 +144,7 @@ SwReaders *sw_readers_start(struct fuse_session *session, SwServing *serving)
     pthread_cond_init(&readers->left, NULL);
     sigaction(SIGUSR1, &wake, NULL);
     sw_mutex_lock(&readers->lock);
-    for (guint i = 0; i < READERS_FIRST; i++)
-        add_locked(readers);
-    if (!readers->n)
+    if (!add_locked(readers))
         g_error("cannot make threads");
     sw_mutex_unlock(&readers->lock);
     return readers;

@@ -5,10 +5,10 @@
 /*
  * The threads that read requests and serve them.
  *
- * One of them always waits for the next request: when the last that does gets one, another is started, up to a limit,
- * and those too many end when they are done.  So a call that hangs in the source (a server that is away), or behind
- * another commit of the same stage, keeps nobody else from being served.  What waits for a lease does not even keep a
- * reader (ops_waiting.c).
+ * Once the kernel has been greeted, one of them always waits for the next request: when the last that does gets one,
+ * another is started, up to a limit, and those too many end when they are done.  So a call that hangs in the source (a
+ * server that is away), or behind another commit of the same stage, keeps nobody else from being served.  What waits
+ * for a lease does not even keep a reader (ops_waiting.c).
  */
 #include "served.h"
 
