@@ -44,6 +44,8 @@ static void op_init(void *data, struct fuse_conn_info *conn)
     conn->want &= ~FUSE_CAP_READDIRPLUS_AUTO;
     /* Written-back pages have no writer (C4), and a pipe per request costs more than a copy (F32). */
     conn->want &= ~(FUSE_CAP_WRITEBACK_CACHE | FUSE_CAP_SPLICE_READ);
+    /* Requests would come past readers.c, if only FUSE_URING_ENABLE stands in somebody's environment. */
+    conn->want &= ~FUSE_CAP_OVER_IO_URING;
     /* A chown(2) that changes nothing drops set-id bits, but its SETATTR names no owner: only the kernel can tell.  And
      * look-ups that overtake changes of their directory have not been tried: libfuse before 3.17 does not pass that on.
      */

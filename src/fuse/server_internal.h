@@ -11,6 +11,11 @@
 
 #include <fuse_lowlevel.h>
 
+/* What an older libfuse does not know, it never offers. */
+#ifndef FUSE_CAP_OVER_IO_URING
+#define FUSE_CAP_OVER_IO_URING 0
+#endif
+
 struct SwServer {
     SwServerSetup setup;
     SwPort *port;
