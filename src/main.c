@@ -160,8 +160,9 @@ static void ready(gpointer data)
     Daemon *d = data;
     if (d->parent_fd >= 0)
         leave_terminal(d);
-    sw_log(SW_LOG_INFO, "%s mounted on %s as host %s", d->options.source, d->options.mountpoint,
-           sw_control_host_id(d->control));
+    g_autofree char *libfuse = sw_server_libfuse();
+    sw_log(SW_LOG_INFO, "%s mounted on %s as host %s, by %s", d->options.source, d->options.mountpoint,
+           sw_control_host_id(d->control), libfuse);
 }
 
 static char *fuse_options(const SwOptions *options)
@@ -276,6 +277,12 @@ static int serve_in_background(Daemon *d)
     return serve(d);
 }
 
+static void print_version(void)
+{
+    g_autofree char *libfuse = sw_server_libfuse();
+    printf("safewritefs %s\n%s\n", SW_VERSION, libfuse);
+}
+
 int main(int argc, char **argv)
 {
     Daemon d = {.source_fd = -1, .parent_fd = -1};
@@ -287,7 +294,7 @@ int main(int argc, char **argv)
     if (d.options.show_help)
         sw_options_print_help(stdout);
     if (d.options.show_version)
-        printf("safewritefs %s\n", SW_VERSION);
+        print_version();
     if (d.options.show_help || d.options.show_version || d.options.check_only) {
         sw_options_clear(&d.options);
         return EXIT_SUCCESS;

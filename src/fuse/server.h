@@ -38,6 +38,9 @@ int sw_server_run(SwServer *server) G_GNUC_WARN_UNUSED_RESULT;
 /* Unmounts if need be and frees; waits for calls handed to other threads. */
 void sw_server_free(SwServer *server);
 
+/* Which libfuse that is, for people: "libfuse 3.18.3 (bundled)"; g_free. */
+char *sw_server_libfuse(void) G_GNUC_WARN_UNUSED_RESULT;
+
 /* Clears a dead mount ("Transport endpoint is not connected") off `mountpoint`.  0 also when there is none. */
 int sw_server_clear_dead(const char *mountpoint) G_GNUC_WARN_UNUSED_RESULT;
 

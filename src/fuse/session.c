@@ -43,6 +43,11 @@ int sw_server_clear_dead(const char *mountpoint)
     return spawned && status == 0 ? 0 : -ENOTCONN;
 }
 
+char *sw_server_libfuse(void)
+{
+    return g_strdup_printf("libfuse %s (%s)", fuse_pkgversion(), SW_LIBFUSE);
+}
+
 static struct fuse_session *session_new(SwServer *server)
 {
     g_autofree char *options = g_strconcat("-o", server->setup.fuse_options, NULL);

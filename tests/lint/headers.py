@@ -13,9 +13,11 @@ import lint
 
 
 def search_paths(build_root):
-    """The -I and -D arguments of the build, whichever way its dependencies were found."""
+    """The -I and -D arguments of our part of the build, whichever way its dependencies were found."""
     arguments = []
     for entry in json.loads(lint.read(os.path.join(build_root, "compile_commands.json"))):
+        if "subprojects/" in entry["file"]:
+            continue
         for word in entry["command"].split():
             if word.startswith(("-I", "-D", "-isystem")) and '"' not in word and word not in arguments:
                 arguments.append(word)

@@ -83,7 +83,7 @@ def test_usage():
     shown = subprocess.run([DAEMON, "-h"], capture_output=True, text=True, check=True).stdout
     assert "SOURCE" in shown and "MOUNTPOINT" in shown and "append-interval" in shown
     version = subprocess.run([DAEMON, "-V"], capture_output=True, text=True, check=True).stdout
-    assert re.match(r"safewritefs \d", version)
+    assert re.match(r"safewritefs \d.*\nlibfuse \d\S+ \((system|bundled)\)\n$", version)
     for words in ([], ["/tmp"], ["/tmp", "/tmp", "/tmp"], ["--nonsense", "/tmp", "/tmp"]):
         assert subprocess.run([DAEMON, *words], capture_output=True, check=False).returncode != 0
     for words in (["--version"], ["--help"]):
