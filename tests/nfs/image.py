@@ -16,9 +16,9 @@ import subprocess
 HERE = os.path.dirname(os.path.abspath(__file__))
 
 PACKAGES = """bash coreutils util-linux mount kmod iproute2 procps grep sed mawk findutils diffutils tar dash libc-bin base-files
-base-passwd libfuse3-3 fuse3 libglib2.0-0 attr acl e2fsprogs strace git make nfs-common nfs-kernel-server
-nfs-ganesha nfs-ganesha-vfs dbus rpcbind keyutils python3 python3-numpy python3-joblib python3-optuna liblockfile-bin
-openssh-sftp-server"""
+base-passwd libfuse3-3 liburing2 libnuma1 fuse3 libglib2.0-0 attr acl e2fsprogs strace git make nfs-common
+nfs-kernel-server nfs-ganesha nfs-ganesha-vfs dbus rpcbind keyutils python3 python3-numpy python3-joblib python3-optuna
+liblockfile-bin openssh-sftp-server"""
 KERNELS = {"6.1": r"linux-image-6\.1\.\d+-(\d+)-cloud-amd64$", "6.12": r"linux-image-6\.12\.(\d+)\+deb1\d-cloud-amd64$"}
 # In the order in which they have to be loaded before there is a root.
 EARLY = ["virtio_pci", "virtio_blk", "overlay"]
