@@ -32,7 +32,8 @@ static int file_openat(SwPort *port, int dirfd, const char *name, int flags, mod
     flags = (flags & ~SW_O_UNDELEGATED) | O_CLOEXEC | O_NOFOLLOW;
     if (flags & O_CREAT)
         return sw_result(openat(dirfd, name, flags, mode)); /* changes names */
-    return sw_result(TEMP_FAILURE_RETRY(openat(dirfd, name, flags)));
+    /* With the mode, for O_TMPFILE. */
+    return sw_result(TEMP_FAILURE_RETRY(openat(dirfd, name, flags, mode)));
 }
 
 static int file_open_beneath(SwPort *port, int dirfd, const char *path, int flags)
