@@ -160,6 +160,9 @@ def ctl_cases(folder):
 
 def main():
     lint.need(SHELL)
+    if SHELL == "bash" and not os.path.exists("/usr/share/bash-completion/bash_completion"):
+        print("skipped: bash-completion is not installed")
+        sys.exit(77)
     with tempfile.TemporaryDirectory() as folder:
         os.makedirs(os.path.join(folder, "place"))
         with open(os.path.join(folder, "place", "file"), "w", encoding="utf-8"):
