@@ -3,13 +3,14 @@
 
 The kernel's tracepoints tell both without slowing anybody down: fuse_request_send, which names the mount, and sys_enter
 for the daemon's threads.  Reading a message and answering it are not counted, nor are calls that wait for other threads
-or for time, whose number depends on the moment."""
+or for time, whose number depends on the moment.  What its threads have run for is the scheduler's account of them."""
 
 import collections
 import glob
 import os
 import re
 import select
+import statistics
 import subprocess
 import time
 
@@ -17,6 +18,7 @@ import systems
 
 TRACING = "/sys/kernel/tracing"
 TIMES = 20
+MORE = 200
 # What is counted, in the words of loops.c, and what has to be there before.
 OPERATIONS = [
     ("new file: open, write, close", "create", 0),
@@ -36,26 +38,29 @@ TALK = {"read", "readv", "write", "writev", "splice"}
 
 
 class Instance:
-    """Of the kernel's tracing, with one event, for us alone."""
+    """Of the kernel's tracing, with some events, for us alone."""
 
-    def __init__(self, event):
-        self.place = "%s/instances/safewritefs-bench-%d-%s" % (TRACING, os.getpid(), os.path.basename(event))
-        self.event = "events/" + event
+    def __init__(self, name, *events, only=None):
+        self.place = "%s/instances/safewritefs-bench-%d-%s" % (TRACING, os.getpid(), name)
+        self.events = events
         os.mkdir(self.place)
         self.tell("buffer_size_kb", "4096")
+        for event in events if only else ():
+            self.tell("events/%s/filter" % event, only)
 
     def tell(self, name, word):
         with open("%s/%s" % (self.place, name), "w", encoding="ascii") as file:
             file.write(word)
 
-    def start(self):
-        self.tell(self.event + "/enable", "1")
+    def switch(self, on):
+        for event in self.events:
+            self.tell("events/%s/enable" % event, "1" if on else "0")
 
     def lines(self):
         return systems.read_text(self.place + "/trace").splitlines()
 
     def end(self):
-        self.tell(self.event + "/enable", "0")
+        self.switch(False)
         os.rmdir(self.place)
 
 
@@ -63,38 +68,61 @@ class Trace:
     """Both, for one mount and its daemon."""
 
     def __init__(self, system):
-        process = "/proc/%d" % system.daemon.pid
-        self.instances = [Instance("fuse/fuse_request_send"), Instance("raw_syscalls/sys_enter")]
-        sent, called = self.instances
-        sent.tell(sent.event + "/filter", "connection == %d" % os.minor(os.stat(system.top).st_dev))
-        called.tell("options/event-fork", "1")  # threads that are made later too
-        called.tell("set_event_pid", " ".join(os.listdir(process + "/task")))
+        self.pid = system.daemon.pid
+        process = "/proc/%d" % self.pid
+        mount = "connection == %d" % os.minor(os.stat(system.top).st_dev)
+        self.messages = Instance("fuse", "fuse/fuse_request_send", "fuse/fuse_request_end", only=mount)
+        self.calls = Instance("calls", "raw_syscalls/sys_enter")
+        self.calls.tell("options/event-fork", "1")  # threads that are made later too
+        self.calls.tell("set_event_pid", " ".join(os.listdir(process + "/task")))
         links = {int(os.path.basename(link)): os.readlink(link) for link in glob.glob(process + "/fd/*")}
         self.fuse = {number for number, target in links.items() if target == "/dev/fuse"}
-        for instance in self.instances:
-            instance.start()
 
-    def clear(self):
-        for instance in self.instances:
+    def both(self):
+        return self.messages, self.calls
+
+    def start(self):
+        for instance in self.both():
             instance.tell("trace", "")
+            instance.switch(True)
 
-    def found(self):
-        """({message: n}, {system call: n}) since it was cleared."""
-        messages, calls = collections.Counter(), collections.Counter()
-        for line in self.instances[0].lines():
-            match = re.search(r"fuse_request_send: .* opcode \d+ \((?:FUSE_)?(\w*)\)", line)
-            if match:
-                messages[match[1] or "other"] += 1
-        for line in self.instances[1].lines():
+    def stop(self):
+        for instance in self.both():
+            instance.switch(False)
+
+    def found_messages(self):
+        """{message: [microseconds from its sending to its answer]}"""
+        sent, found = {}, collections.defaultdict(list)
+        for line in self.messages.lines():
+            match = re.search(r" (\d+\.\d+): fuse_request_(\w+): connection \d+ req (\d+) (?:opcode \d+ \((?:FUSE_)?(\w*)\))?", line)
+            if not match:
+                continue
+            when, what, number, name = match.groups()
+            if what == "send":
+                sent[number] = name or "other", float(when)
+                found[sent[number][0]].append(None)
+            elif number in sent:
+                name, began = sent.pop(number)
+                found[name][found[name].index(None)] = 1e6 * (float(when) - began)
+        return found
+
+    def found_calls(self):
+        """{system call: n}"""
+        calls = collections.Counter()
+        for line in self.calls.lines():
             match = re.search(r"sys_enter: NR (\d+) \((\w+)", line)
             if match:
                 name = CALLS.get(int(match[1]), match[1])
                 if name not in UNCOUNTED and not (name in TALK and int(match[2], 16) in self.fuse):
                     calls[name] += 1
-        return messages, calls
+        return calls
+
+    def processor(self):
+        """Microseconds that the daemon's threads have run for, those that have ended included: clock_getcpuclockid(3)."""
+        return time.clock_gettime((~self.pid << 3) | 2) * 1e6
 
     def end(self):
-        for instance in self.instances:
+        for instance in self.both():
             instance.end()
 
 
@@ -108,34 +136,52 @@ def call_names():
 CALLS = call_names()
 
 
-def counted(place, trace, operation, before):
-    """What one operation costs.  It is done by a program that a shell started, as most are: ours looks at its parents."""
+def done(place, operation, before, times, around):
+    """The operation so many times, by a program that a shell started, as most are: ours looks at its parents.  `around` is
+    asked for before and after."""
     with place.fresh():
         if before:  # not through the mount, which would treat names that have just been written with care
             place.loops("prepare", before, place.lower.data + place.directory[len(place.system.top):])
-        argv = ["sh", "-c", '"$@"; true', "sh", place.tools.loops, "count", operation, str(TIMES), place.directory]
+        argv = ["sh", "-c", '"$@"; true', "sh", place.tools.loops, "count", operation, str(times), place.directory]
         with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+
             def step(word):
                 if not select.select([process.stdout], [], [], 30)[0] or process.stdout.readline() != word + "\n":
                     raise systems.BenchError("%s: no answer" % operation)
+
             step("ready")
             time.sleep(0.05)
-            trace.clear()
+            first = around()
             process.stdin.write("\n")
             process.stdin.flush()
             step("done")
             time.sleep(0.05)  # RELEASE comes after close(2)
-            found = trace.found()
+            last = around()
             process.stdin.write("\n")
             process.stdin.flush()
-    return [{name: n / TIMES for name, n in one.items()} for one in found]
+    return first, last
+
+
+def counted(place, trace, operation, before):
+    """What one operation costs: messages, what they wait for, system calls, microseconds of the daemon's processor."""
+    toggle = iter((trace.start, trace.stop))
+    done(place, operation, before, TIMES, lambda: next(toggle)())
+    messages, calls = trace.found_messages(), trace.found_calls()
+    first, last = done(place, operation, before and MORE, MORE, trace.processor)  # undisturbed
+    waits = {name: [wait for wait in known if wait is not None] for name, known in messages.items()}
+    return {
+        "messages": {name: len(known) / TIMES for name, known in messages.items()},
+        "waits": {name: round(statistics.median(known), 1) for name, known in waits.items() if known},
+        "calls": {name: n / TIMES for name, n in calls.items()},
+        "processor": round((last - first) / MORE, 1),
+    }
 
 
 def table(system, place):
-    """[(operation, messages, calls)] of a mount that stands still otherwise."""
+    """[{operation, messages, ...}] of a mount that stands still otherwise."""
     trace = Trace(system)
     try:
-        return [(what, *counted(place, trace, operation, before)) for what, operation, before in OPERATIONS]
+        return [{"operation": what, **counted(place, trace, operation, before)} for what, operation, before in OPERATIONS]
     finally:
         trace.end()
 

@@ -184,17 +184,18 @@ def lower_lines(found, lower):
 
 def count_lines(found):
     counts = found.raw["counts"]
-    lines = ["", "## Messages and system calls of one operation", "", *head("FUSE messages / daemon's calls", *counts)]
-    first = next(iter(counts.values()))
-    for number, (what, *_) in enumerate(first):
-        cells = ["%.1f / %.1f" % tuple(sum(one.values()) for one in table[number][1:]) for table in counts.values()]
-        lines.append(row(what, *cells))
+    lines = ["", "## What one operation costs", "", *head("FUSE messages / daemon's calls / µs of its processor", *counts)]
+    for number, first in enumerate(next(iter(counts.values()))):
+        entries = [table[number] for table in counts.values()]
+        cells = ["%.1f / %.1f / %.0f" % (sum(e["messages"].values()), sum(e["calls"].values()), e["processor"]) for e in entries]
+        lines.append(row(first["operation"], *cells))
     if OURS in counts:
-        lines += ["", "Of %s:" % OURS, ""]
-        for what, messages, calls in counts[OURS]:
-            parts = [" ".join("%s %.3g" % pair for pair in sorted(one.items(), key=lambda pair: -pair[1]) if pair[1] >= 0.5)
-                     for one in (messages, calls)]
-            lines.append("- %s: %s; calls: %s" % (what, parts[0] or "none", parts[1] or "none"))
+        lines += ["", "Of %s, with the time from sending a message to its answer:" % OURS, ""]
+        for entry in counts[OURS]:
+            waits = entry["waits"]
+            parts = ["%s %.3g (%s µs)" % (name, n, told(waits.get(name))) for name, n in entry["messages"].items() if n >= 0.5]
+            calls = ["%s %.3g" % pair for pair in sorted(entry["calls"].items(), key=lambda pair: -pair[1]) if pair[1] >= 0.5]
+            lines.append("- %s: %s; calls: %s" % (entry["operation"], ", ".join(parts) or "none", " ".join(calls) or "none"))
     return lines
 
 
