@@ -3,10 +3,11 @@
  * safewritefs: puts the layers together.
  *
  * Without -f the parent process waits until the mount answers, and then exits 0; when it never will, the reason has
- * been printed and it exits 32, as mount(8) wants.
+ * been printed and it exits 32, as mount(8) wants.  Its child is the supervisor (supervisor.h), whose child the daemon.
  */
 #include "core/config.h"
 #include "fuse/keeping.h"
+#include "fuse/mounting.h"
 #include "fuse/server.h"
 #include "lease/control.h"
 #include "lease/keeper.h"
@@ -14,6 +15,7 @@
 #include "options.h"
 #include "overlay/overlay.h"
 #include "port/port.h"
+#include "supervisor.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -34,6 +36,7 @@ enum { EXIT_MOUNT = 32 };
 
 typedef struct {
     SwOptions options;
+    int place_fd; /* the source, O_PATH: what its name led to before anything was mounted */
     SwPort *port;
     int source_fd;
     SwControl *control;
@@ -110,39 +113,67 @@ static void prepare_process(void)
     }
 }
 
+/* Does the mount point cover the source, because it is the same directory or one above it? */
+static gboolean is_covered(const SwOptions *options)
+{
+    gsize length = strlen(options->mountpoint);
+    const char *source = options->source;
+    return g_str_has_prefix(source, options->mountpoint) && (source[length] == '/' || source[length] == '\0');
+}
+
+/* A dead mount over the source has to go before the source can be found.  For that moment the source lies open; a
+ * supervised daemon, which has the source from before, does not come here. */
+static int uncover_source(const SwOptions *options, char **why)
+{
+    int r = is_covered(options) ? sw_mounting_clear_dead(options->mountpoint) : 0;
+    if (r < 0)
+        *why = g_strdup_printf("%s is a dead mount and cannot be unmounted: %s", options->mountpoint, g_strerror(-r));
+    return r;
+}
+
+static int find_source(Daemon *d, char **why)
+{
+    int r = uncover_source(&d->options, why);
+    if (r < 0)
+        return r;
+    d->place_fd = open(d->options.source, O_PATH | O_DIRECTORY | O_CLOEXEC);
+    if (d->place_fd >= 0)
+        return 0;
+    *why = g_strdup_printf("source %s: %s", d->options.source, g_strerror(errno));
+    return -errno;
+}
+
 static int open_source(Daemon *d, char **why)
 {
-    const char *source = d->options.source;
-    d->source_fd = open(source, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    if (d->source_fd < 0) {
-        *why = g_strdup_printf("source %s: %s", source, g_strerror(errno));
-        return -errno;
-    }
-    return 0;
+    d->source_fd = openat(d->place_fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (d->source_fd >= 0)
+        return 0;
+    *why = g_strdup_printf("source %s: %s", d->options.source, g_strerror(errno));
+    return -errno;
 }
 
 static int check_mountpoint(Daemon *d, char **why)
 {
+    const char *mountpoint = d->options.mountpoint;
     struct stat st;
-    int r = sw_server_clear_dead(d->options.mountpoint);
-    if (r < 0) {
-        *why = g_strdup_printf("%s is a dead mount and cannot be unmounted: %s", d->options.mountpoint, g_strerror(-r));
-        return r;
-    }
-    if (stat(d->options.mountpoint, &st) < 0) {
-        *why = g_strdup_printf("mount point %s: %s", d->options.mountpoint, g_strerror(errno));
+    /* It is replaced when all else is ready. */
+    if (sw_mounting_is_dead(mountpoint))
+        return 0;
+    if (stat(mountpoint, &st) < 0) {
+        *why = g_strdup_printf("mount point %s: %s", mountpoint, g_strerror(errno));
         return -errno;
     }
     if (!S_ISDIR(st.st_mode)) {
-        *why = g_strdup_printf("mount point %s is not a directory", d->options.mountpoint);
+        *why = g_strdup_printf("mount point %s is not a directory", mountpoint);
         return -ENOTDIR;
     }
     return 0;
 }
 
 /* The parent may go, and with it the terminal. */
-static void leave_terminal(Daemon *d)
+static void leave_terminal(gpointer data)
 {
+    Daemon *d = data;
     int null = open("/dev/null", O_RDWR | O_CLOEXEC);
     for (int fd = 0; null >= 0 && fd < 3; fd++)
         dup2(null, fd);
@@ -152,6 +183,7 @@ static void leave_terminal(Daemon *d)
     if (write(d->parent_fd, "", 1) != 1)
         sw_log(SW_LOG_DEBUG, "nobody waits for the mount any more");
     close(d->parent_fd);
+    d->parent_fd = -1;
 }
 
 /* The mount answers. */
@@ -197,7 +229,9 @@ static int set_up(Daemon *d, char **why)
         return -EAGAIN;
     }
     g_autofree char *options = fuse_options(&d->options);
-    SwServerSetup setup = {.port = d->port, .overlay = d->overlay, .mountpoint = d->options.mountpoint};
+    SwServerSetup setup = {.port = d->port, .overlay = d->overlay, .source = d->options.source};
+    setup.mountpoint = d->options.mountpoint;
+    setup.mount_options = d->options.mount_options;
     setup.fuse_options = options;
     setup.debug = d->options.debug;
     setup.ready = ready;
@@ -221,6 +255,8 @@ static void tear_down(Daemon *d)
     sw_port_free(d->port);
     if (d->source_fd >= 0)
         close(d->source_fd);
+    if (d->place_fd >= 0)
+        close(d->place_fd);
     sw_options_clear(&d->options);
     sw_log_finish();
 }
@@ -229,7 +265,9 @@ static int serve(Daemon *d)
 {
     g_autofree char *why = NULL;
     prepare_process();
-    int r = set_up(d, &why);
+    int r = d->place_fd < 0 ? find_source(d, &why) : 0;
+    if (r == 0)
+        r = set_up(d, &why);
     if (r == 0) {
         r = sw_server_run(d->server);
         if (r < 0)
@@ -239,6 +277,48 @@ static int serve(Daemon *d)
         sw_log(SW_LOG_ERROR, "%s", why ? why : g_strerror(-r));
     tear_down(d);
     return r < 0 ? EXIT_MOUNT : EXIT_SUCCESS;
+}
+
+/* The supervisor's child. */
+static int serve_supervised(gpointer data, int ready_fd, gboolean again)
+{
+    Daemon *d = data;
+    /* The parent learns of a failure when the last copy is closed. */
+    if (d->parent_fd >= 0)
+        close(d->parent_fd);
+    d->parent_fd = ready_fd;
+    if (!again || sw_mounting_is_dead(d->options.mountpoint))
+        return serve(d);
+    sw_log(SW_LOG_INFO, "the dead mount has been unmounted: the daemon does not come back");
+    return EXIT_SUCCESS;
+}
+
+static void clear_dead(gpointer data)
+{
+    Daemon *d = data;
+    int r = sw_mounting_clear_dead(d->options.mountpoint);
+    if (r < 0)
+        sw_log(SW_LOG_WARNING, "the dead mount cannot be unmounted: %s", g_strerror(-r));
+}
+
+static void say(gboolean is_error, const char *text)
+{
+    sw_log(is_error ? SW_LOG_ERROR : SW_LOG_WARNING, "%s", text);
+}
+
+static int supervise(Daemon *d)
+{
+    g_autofree char *why = NULL;
+    SwSupervised what = {.serve = serve_supervised, .ready = leave_terminal, .left_dead = clear_dead, .say = say};
+    what.data = d;
+    int status = EXIT_MOUNT;
+    if (find_source(d, &why) < 0)
+        sw_log(SW_LOG_ERROR, "%s", why);
+    else
+        status = sw_supervise(&what, EXIT_MOUNT);
+    sw_options_clear(&d->options);
+    sw_log_finish();
+    return status;
 }
 
 /* Waits for the byte that says "mounted"; its absence means that the child has said why not. */
@@ -274,7 +354,7 @@ static int serve_in_background(Daemon *d)
     if (chdir("/") < 0)
         sw_log(SW_LOG_DEBUG, "cannot leave the working directory");
     d->parent_fd = ends[1];
-    return serve(d);
+    return d->options.config.restart == SW_RESTART_YES ? supervise(d) : serve(d);
 }
 
 static void print_version(void)
@@ -285,7 +365,7 @@ static void print_version(void)
 
 int main(int argc, char **argv)
 {
-    Daemon d = {.source_fd = -1, .parent_fd = -1};
+    Daemon d = {.place_fd = -1, .source_fd = -1, .parent_fd = -1};
     g_autofree char *why = NULL;
     if (sw_options_parse(argc, argv, SW_CONF_PATH, &d.options, &why) < 0) {
         sw_log(SW_LOG_ERROR, "%s", why);

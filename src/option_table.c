@@ -49,6 +49,7 @@ static const SwOptionSpec table[] = {
     CHOICE("commit-sync", commit_sync, "auto|always|never", "write to disk before each commit"),
     CHOICE("keep", keep, "auto|always|never", "keep old versions for those who still read them"),
     TIME("keep-old", keep_old_us, SECOND, DAY, "how long old versions are kept"),
+    CHOICE("restart", restart, "yes|no", "start a daemon that crashed again"),
     {.name = "conf", .kind = SW_OPTION_CONF, .help = "configuration file; empty for none"},
     PLAIN(RO, "ro"),
     PLAIN(RW, "rw"),

@@ -14,6 +14,7 @@
 typedef enum { SW_FSYNC_STAGE, SW_FSYNC_PUBLISH } SwFsyncMode;   /* C7 */
 typedef enum { SW_ON_KILL_SALVAGE, SW_ON_KILL_COMMIT } SwOnKill; /* C4 */
 typedef enum { SW_SYNC_AUTO, SW_SYNC_ALWAYS, SW_SYNC_NEVER } SwCommitSync;
+typedef enum { SW_RESTART_YES, SW_RESTART_NO } SwRestart;
 typedef enum { SW_KEEP_AUTO, SW_KEEP_ALWAYS, SW_KEEP_NEVER } SwKeep;
 
 typedef struct {
@@ -31,6 +32,7 @@ typedef struct {
     SwKeep keep;        /* keep=auto|always|never: keep old versions for those who still read them; auto: where the
                            server does not (NFSv3) */
     gint64 keep_old_us; /* keep-old=, default 60 s: for how long (C1) */
+    SwRestart restart;  /* restart=yes|no: whether a daemon in the background that crashed is started again */
     gboolean read_only; /* ro */
 } SwConfig;
 

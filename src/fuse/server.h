@@ -16,8 +16,10 @@ typedef struct SwServer SwServer;
 typedef struct {
     SwPort *port;
     SwOverlay *overlay;
+    const char *source; /* its name, for mountinfo */
     const char *mountpoint;
-    const char *fuse_options; /* for libfuse's -o */
+    const char *fuse_options;       /* for libfuse's -o */
+    const GPtrArray *mount_options; /* those of them that are the kernel's, one by one */
     gboolean debug;
     /* Called once, when the kernel has greeted us: from now on the mount answers. */
     void (*ready)(gpointer data);
@@ -27,8 +29,8 @@ typedef struct {
 } SwServerSetup;
 
 /*
- * Mounts.  -errno, and a sentence in *ret_why (g_free), when that fails; what libfuse itself has to say goes to
- * standard error.
+ * Mounts; a dead mount at the mount point is replaced (mounting.h).  -errno, and a sentence in *ret_why (g_free), when
+ * that fails; what libfuse itself has to say goes to standard error.
  */
 int sw_server_new(const SwServerSetup *setup, SwServer **ret_server, char **ret_why) G_GNUC_WARN_UNUSED_RESULT;
 
@@ -40,8 +42,5 @@ void sw_server_free(SwServer *server);
 
 /* Which libfuse that is, for people: "libfuse 3.18.3 (bundled)"; g_free. */
 char *sw_server_libfuse(void) G_GNUC_WARN_UNUSED_RESULT;
-
-/* Clears a dead mount ("Transport endpoint is not connected") off `mountpoint`.  0 also when there is none. */
-int sw_server_clear_dead(const char *mountpoint) G_GNUC_WARN_UNUSED_RESULT;
 
 #endif

@@ -27,8 +27,10 @@ struct SwServer {
     SwLocking *locking;
     gboolean privileged; /* the daemon is root and acts as its callers */
     gboolean mounted;
-    gint greeted; /* atomic: INIT came */
-    gint stop;    /* atomic: the ticker shall end */
+    gboolean is_own_mount; /* libfuse does not know of it: it took the place of a dead one */
+    gboolean covers_dead;  /* which is still beneath it */
+    gint greeted;          /* atomic: INIT came */
+    gint stop;             /* atomic: the ticker shall end */
 };
 
 extern const struct fuse_lowlevel_ops sw_fuse_ops;

@@ -2,6 +2,7 @@
 /*
  * Mounting, serving, and the end.
  */
+#include "mounting.h"
 #include "readers.h"
 #include "reply.h"
 #include "server_internal.h"
@@ -9,6 +10,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <malloc.h>
+#include <poll.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
@@ -25,23 +27,6 @@
 #define WAITERS_MAX 512
 /* How long the kernel may take to greet a mount that succeeded. */
 #define GREETING_US (30 * G_USEC_PER_SEC)
-
-int sw_server_clear_dead(const char *mountpoint)
-{
-    /* Not stat(2): that is answered from what the kernel remembers of a daemon that just died. */
-    struct statfs st;
-    if (statfs(mountpoint, &st) == 0 || errno != ENOTCONN)
-        return 0;
-    if (umount2(mountpoint, MNT_DETACH) == 0)
-        return 0;
-    if (geteuid() == 0)
-        return -errno;
-    const char *argv[] = {"fusermount3", "-u", "-z", "--", mountpoint, NULL};
-    int status = -1;
-    gboolean spawned = g_spawn_sync(NULL, (char **)argv, NULL, G_SPAWN_SEARCH_PATH | G_SPAWN_STDERR_TO_DEV_NULL, NULL,
-                                    NULL, NULL, NULL, &status, NULL);
-    return spawned && status == 0 ? 0 : -ENOTCONN;
-}
 
 char *sw_server_libfuse(void)
 {
@@ -78,6 +63,59 @@ static gboolean learn_device(SwServer *server)
     return TRUE;
 }
 
+static int mount_afresh(SwServer *server, const char *place, char **ret_why)
+{
+    if (fuse_session_mount(server->session, place) == 0)
+        return 0;
+    *ret_why = g_strdup_printf("cannot mount on %s", server->setup.mountpoint);
+    return -EIO;
+}
+
+static int replace_dead(SwServer *server, char **ret_why)
+{
+    SwMounting mounting = {server->setup.source, server->setup.mountpoint, server->setup.mount_options};
+    int fd, r = sw_mounting_replace_dead(&mounting, &fd, &server->covers_dead, ret_why);
+    if (r < 0)
+        return r;
+    server->is_own_mount = TRUE;
+    /* What libfuse takes for a mount that somebody else made. */
+    g_autofree char *place = g_strdup_printf("/dev/fd/%d", fd);
+    return mount_afresh(server, place, ret_why);
+}
+
+static int mount_session(SwServer *server, char **ret_why)
+{
+    const char *mountpoint = server->setup.mountpoint;
+    gboolean is_dead = sw_mounting_is_dead(mountpoint);
+    if (is_dead && server->privileged)
+        return replace_dead(server, ret_why);
+    int r = is_dead ? sw_mounting_clear_dead(mountpoint) : 0;
+    if (r == 0)
+        return mount_afresh(server, mountpoint, ret_why);
+    *ret_why = g_strdup_printf("%s is a dead mount and cannot be unmounted: %s", mountpoint, g_strerror(-r));
+    return r;
+}
+
+/* Not if that is done already, for then another mount could be hit. */
+static void unmount_own(SwServer *server)
+{
+    struct pollfd poll_fd = {.fd = fuse_session_fd(server->session)};
+    if (poll(&poll_fd, 1, 0) == 1 && poll_fd.revents & POLLERR)
+        return;
+    (void)umount2(server->setup.mountpoint, MNT_DETACH);
+}
+
+static void unmount_session(SwServer *server)
+{
+    if (server->is_own_mount)
+        unmount_own(server);
+    else if (server->mounted)
+        fuse_session_unmount(server->session);
+    /* What stays dead now is cleared by the next mount. */
+    if (server->covers_dead)
+        (void)!sw_mounting_clear_dead(server->setup.mountpoint);
+}
+
 int sw_server_new(const SwServerSetup *setup, SwServer **ret_server, char **ret_why)
 {
     SwServer *server = g_new0(SwServer, 1);
@@ -91,11 +129,15 @@ int sw_server_new(const SwServerSetup *setup, SwServer **ret_server, char **ret_
         g_free(server);
         return -EINVAL;
     }
-    server->mounted = fuse_session_mount(server->session, setup->mountpoint) == 0;
-    if (!server->mounted || !learn_device(server)) {
-        *ret_why = g_strdup_printf("cannot mount on %s", setup->mountpoint);
+    int r = mount_session(server, ret_why);
+    server->mounted = r == 0;
+    if (server->mounted && !learn_device(server)) {
+        *ret_why = g_strdup_printf("cannot look at the mount on %s", setup->mountpoint);
+        r = -EIO;
+    }
+    if (r < 0) {
         sw_server_free(server);
-        return -EIO;
+        return r;
     }
     server->serving = sw_serving_new(server->port);
     server->workers = sw_workers_new(WAITERS_MAX);
@@ -185,8 +227,7 @@ void sw_server_free(SwServer *server)
     sw_workers_free(server->workers);
     sw_locking_free(server->locking);
     sw_serving_free(server->serving);
-    if (server->mounted)
-        fuse_session_unmount(server->session);
+    unmount_session(server);
     fuse_session_destroy(server->session);
     g_free(server);
 }

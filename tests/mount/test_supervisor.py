@@ -1,0 +1,200 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""A daemon that dies is not the end: the mount comes back by itself (C24; the manual page, CRASHES)."""
+
+import os
+import shutil
+import signal
+import time
+
+import pytest
+from background import Background, Journal
+from harness import SLOWNESS, eventually, read_text
+from test_daemon import users_host  # noqa: F401  a fixture
+
+DEAD = ("ENOTCONN", "ECONNABORTED")
+
+
+@pytest.fixture
+def alpha(lab, source):
+    return lab.host(source, "alpha", mount=False)
+
+
+def mounts(host):
+    lines = read_text("/proc/%d/mountinfo" % host.pid).splitlines()
+    return [line.split()[4] for line in lines].count(host.mnt)
+
+
+@pytest.mark.parametrize("over", ["elsewhere", "itself"])
+def test_comes_back(lab, source, alpha, over):
+    """Killed under load with files open: within 2 s the mount answers, what was synced is in salvage under its name, old
+    descriptors get an error at once, locks are free, what was committed is whole; also over the source itself."""
+    if over == "itself":
+        alpha.mnt = source
+    background = Background(alpha)
+    assert background.started.returncode == 0, background.started
+    supervisors = background.supervisors
+    alpha.write("f", b"old")
+    reader, writer, locker, loader = (alpha.worker() for _ in range(4))
+    reader("rfd = os.open('f', os.O_RDONLY)")
+    writer("fd = os.open('f', REPLACE); os.write(fd, b'staged and synced'); os.fsync(fd)")
+    locker("os.mkdir('x.lock'); lfd = os.open('f', os.O_RDWR); fcntl.flock(lfd, fcntl.LOCK_EX)")
+    loader.start("n = 0\nwhile not error(put, 'load%d' % (n % 9), b'load' * 1000): n += 1\nresult = n")
+    assert eventually(lambda: alpha.exists("load8"))
+    began = background.crash()
+    background.await_next()
+    assert time.monotonic() - began < 2 * SLOWNESS
+    assert loader.finish() > 8
+    assert writer("error(os.write, fd, b'x')") in DEAD and writer("error(os.fsync, fd)") in DEAD
+    assert reader("error(os.pread, rfd, 9, 4096)") in DEAD + (None,)  # what the kernel had read may still be there
+    assert locker("error(os.stat, 'f')") in DEAD, "the working directory"
+    other = alpha.worker()
+    assert other("get('f')") == b"old" and {other("len(get('load%d'))" % n) for n in range(8)} == {4000}
+    assert other("error(os.mkdir, 'x.lock')") is None
+    assert other("fd = os.open('f', os.O_RDWR); error(fcntl.flock, fd, fcntl.LOCK_EX | fcntl.LOCK_NB)") is None
+    other("put('f', b'new')")
+    assert other("get('f')") == b"new"
+    assert background.supervisors == supervisors and mounts(alpha) == 1
+    background.end()
+    assert mounts(alpha) == 0
+    assert lab.salvaged(source, "f") == [b"staged and synced"]
+    if over == "elsewhere":
+        assert os.listdir(alpha.mnt) == []
+
+
+@pytest.mark.parametrize("kernel", ["new", "before-6.5"])
+def test_nothing_is_written_underneath(alpha, kernel):
+    """A program that goes on writing while the mount is dead and comes back never meets the directory underneath."""
+    command = []
+    if kernel == "before-6.5":
+        if not shutil.which("strace"):
+            pytest.skip("no strace")
+        # The first move_mount(2) of each daemon is refused, as older kernels refuse what they do not know.
+        inject = "inject=move_mount:error=EINVAL:when=1"
+        strace = "exec strace -D -f -qq -o /dev/null -e trace=move_mount -e %s \"$@\" >/dev/null 2>&1" % inject
+        command = ["sh", "-c", strace, "sh"]
+    background = Background(alpha, command=command)
+    assert background.started.returncode == 0, background.started
+    writer = alpha.worker(cwd="/")
+    stop = os.path.join(alpha.scratch, "stop")
+    writer.start(
+        "good = bad = 0\n"
+        "while not os.path.exists(stop):\n"
+        "    if error(put, path + '/w%d' % (good % 50), b'x'): bad += 1\n"
+        "    else: good += 1\n"
+        "result = good, bad",
+        path=alpha.mnt,
+        stop=stop,
+    )
+    for _ in range(3):
+        background.crash()
+        background.await_next()
+    alpha.touch(stop)
+    good, bad = writer.finish()
+    assert good and bad > 10
+    # The dead ones stay underneath where the new one could only be put on top.
+    assert mounts(alpha) == (1 if kernel == "new" else 4)
+    background.end()
+    assert eventually(lambda: mounts(alpha) == 0)
+    assert os.listdir(alpha.mnt) == []
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+@pytest.mark.parametrize("whom", ["daemons", "supervisors"])
+def test_signals(lab, source, alpha, whom, number):
+    """A signal to either of the two ends both, in order: unmounted, and what was staged is in salvage."""
+    background = Background(alpha)
+    writer = alpha.worker()
+    writer("fd = os.open('f', REPLACE); os.write(fd, b'unfinished')")
+    background.signal(getattr(background, whom), number)
+    background.await_end()
+    assert mounts(alpha) == 0
+    assert lab.salvaged(source, "f") == [b"unfinished"]
+
+
+def test_umount_while_it_is_dead(lab, alpha):
+    """Who unmounts the dead mount meant it: no daemon comes back, and both have left."""
+    journal = Journal(alpha)
+    background = Background(alpha)
+    background.crash()
+    background.await_next()
+    background.crash()  # so soon after the first that there is a pause
+    assert not background.answers()
+    alpha.umount("-l")
+    background.await_end()
+    assert mounts(alpha) == 0
+    assert journal.says("the dead mount has been unmounted")
+    lab.leftovers_expected = True  # the next mount of this machine removes them
+
+
+def test_sigterm_while_it_is_dead(lab, alpha):
+    """Nor when the supervisor is told to end: it takes the dead mount away."""
+    background = Background(alpha)
+    background.crash()
+    background.await_next()
+    background.crash()
+    background.signal(background.supervisors, signal.SIGTERM)
+    background.await_end()
+    assert mounts(alpha) == 0
+    lab.leftovers_expected = True
+
+
+def test_gives_up(lab, source, alpha):
+    """What kills each daemon is not fed for ever: the sixth crash within a minute is the last, the log says so, and
+    programs go on getting the error, not the directory underneath; a mount by hand cures it."""
+    journal = Journal(alpha)
+    background = Background(alpha)
+    for _ in range(5):
+        background.crash()
+        background.await_next()
+    background.crash()
+    background.await_end()
+    assert mounts(alpha) == 1 and alpha.run("echo x > $MNT/f", cwd="/", check=False).returncode
+    assert journal.says("was killed by signal 9 (Killed): starting it again", 5)
+    assert journal.says("it is not started again")
+    again = Background(alpha)
+    assert again.started.returncode == 0
+    alpha.write("f", b"x")
+    again.end()
+    assert mounts(alpha) == 0 and os.listdir(alpha.mnt) == []
+
+
+def test_restart_no(lab, source, alpha):
+    """restart=no: no supervisor, and the mount stays dead."""
+    background = Background(alpha, "restart=no")
+    assert len(background.daemons) == 1 and background.supervisors == []
+    background.crash()
+    time.sleep(1.5)
+    assert not background.answers() and background.daemons == []
+    alpha.umount("-l")
+    lab.leftovers_expected = True  # the next mount of this machine removes them
+
+
+def test_options_and_flags_are_kept(lab, source, alpha):
+    """The mount that comes back has the options of the first one, and looks the same in mountinfo."""
+
+    def shown():
+        lines = read_text("/proc/%d/mountinfo" % alpha.pid).splitlines()
+        return [line.split()[4:6] + line.split(" - ")[1].split() for line in lines if " %s " % alpha.mnt in line]
+
+    background = Background(alpha, "ro,noexec,noatime,suid,dirsync")
+    before = shown()
+    background.crash()
+    background.await_next()
+    assert shown() == before and before[0][1] == "ro,nodev,noexec,noatime", before
+    assert alpha.error("os.mkdir", "d") == "EROFS"
+    background.end()
+
+
+def test_of_an_ordinary_user(lab, users_host):  # noqa: F811
+    """His mount comes back, too."""
+    host, me = users_host, {"uid": 65534, "gid": 65534}
+    background = Background(host, **me)
+    assert background.started.returncode == 0, background.started
+    host.worker(**me)("put('f', b'old')")
+    began = background.crash()
+    assert eventually(lambda: host.run("cat $MNT/f", cwd="/", check=False, **me).stdout == "old")
+    assert time.monotonic() - began < 2 * SLOWNESS
+    assert mounts(host) == 1
+    background.end_programs()
+    host.run(["fusermount3", "-u", host.mnt], cwd="/", **me)
+    background.await_end()
