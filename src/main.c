@@ -15,6 +15,7 @@
 #include "options.h"
 #include "overlay/overlay.h"
 #include "port/port.h"
+#include "source.h"
 #include "supervisor.h"
 
 #include <errno.h>
@@ -131,16 +132,17 @@ static int uncover_source(const SwOptions *options, char **why)
     return r;
 }
 
+static void tell(const char *text)
+{
+    sw_log(SW_LOG_INFO, "%s", text);
+}
+
 static int find_source(Daemon *d, char **why)
 {
     int r = uncover_source(&d->options, why);
     if (r < 0)
         return r;
-    d->place_fd = open(d->options.source, O_PATH | O_DIRECTORY | O_CLOEXEC);
-    if (d->place_fd >= 0)
-        return 0;
-    *why = g_strdup_printf("source %s: %s", d->options.source, g_strerror(errno));
-    return -errno;
+    return sw_source_find(d->options.source, &d->options.config, tell, &d->place_fd, why);
 }
 
 static int open_source(Daemon *d, char **why)
@@ -265,9 +267,7 @@ static int serve(Daemon *d)
 {
     g_autofree char *why = NULL;
     prepare_process();
-    int r = d->place_fd < 0 ? find_source(d, &why) : 0;
-    if (r == 0)
-        r = set_up(d, &why);
+    int r = set_up(d, &why);
     if (r == 0) {
         r = sw_server_run(d->server);
         if (r < 0)
@@ -308,14 +308,9 @@ static void say(gboolean is_error, const char *text)
 
 static int supervise(Daemon *d)
 {
-    g_autofree char *why = NULL;
     SwSupervised what = {.serve = serve_supervised, .ready = leave_terminal, .left_dead = clear_dead, .say = say};
     what.data = d;
-    int status = EXIT_MOUNT;
-    if (find_source(d, &why) < 0)
-        sw_log(SW_LOG_ERROR, "%s", why);
-    else
-        status = sw_supervise(&what, EXIT_MOUNT);
+    int status = sw_supervise(&what, EXIT_MOUNT);
     sw_options_clear(&d->options);
     sw_log_finish();
     return status;
@@ -383,5 +378,11 @@ int main(int argc, char **argv)
         sw_log(SW_LOG_WARNING, "%s", (const char *)d.options.warnings->pdata[i]);
     if (d.options.debug)
         sw_log_set_level(SW_LOG_DEBUG);
-    return d.options.foreground || d.options.debug ? serve(&d) : serve_in_background(&d);
+    /* Still in the process that was called, which can be interrupted while it waits. */
+    if (find_source(&d, &why) < 0) {
+        sw_log(SW_LOG_ERROR, "%s", why);
+        sw_options_clear(&d.options);
+        return EXIT_MOUNT;
+    }
+    return d.options.foreground ? serve(&d) : serve_in_background(&d);
 }

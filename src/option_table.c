@@ -49,6 +49,11 @@ static const SwOptionSpec table[] = {
     CHOICE("commit-sync", commit_sync, "auto|always|never", "write to disk before each commit"),
     CHOICE("keep", keep, "auto|always|never", "keep old versions for those who still read them"),
     TIME("keep-old", keep_old_us, SECOND, DAY, "how long old versions are kept"),
+    {.name = "require-fstype",
+     .kind = SW_OPTION_TYPES,
+     .field = offsetof(SwConfig, require_fstype),
+     .help = "what the source must lie in: nfs:nfs4"},
+    TIME("wait-source", wait_source_us, 0, DAY, "how long that is waited for"),
     CHOICE("restart", restart, "yes|no", "start a daemon that crashed again"),
     {.name = "conf", .kind = SW_OPTION_CONF, .help = "configuration file; empty for none"},
     PLAIN(RO, "ro"),
@@ -129,6 +134,7 @@ gboolean sw_option_is_setting(const SwOptionSpec *spec)
     case SW_OPTION_TIME:
     case SW_OPTION_BYTES:
     case SW_OPTION_CHOICE:
+    case SW_OPTION_TYPES:
     case SW_OPTION_RO:
     case SW_OPTION_RW:
     case SW_OPTION_FLAG:
@@ -177,6 +183,23 @@ static int store_choice(const SwOptionSpec *spec, const char *text, void *field,
     return -EINVAL;
 }
 
+/* An empty list lets the source be anywhere again. */
+static int store_types(const SwOptionSpec *spec, const char *text, char **field, char **ret_why)
+{
+    static const char harmless[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-";
+    g_auto(GStrv) words = g_strsplit(text, ":", 0);
+
+    for (guint i = 0; *text && words[i]; i++)
+        if (!*words[i] || words[i][strspn(words[i], harmless)]) {
+            *ret_why =
+                g_strdup_printf("option '%s': '%s' is no list of file system types, as nfs:nfs4", spec->name, text);
+            return -EINVAL;
+        }
+    g_free(*field);
+    *field = *text ? g_strdup(text) : NULL;
+    return 0;
+}
+
 static int store_globs(const SwOptionSpec *spec, const char *text, SwConfig *config, char **ret_why)
 {
     g_autofree char *why = NULL;
@@ -199,6 +222,8 @@ int sw_option_store(const SwOptionSpec *spec, const char *value, SwConfig *confi
         return store_number(spec, value, field, ret_why);
     case SW_OPTION_CHOICE:
         return store_choice(spec, value, field, ret_why);
+    case SW_OPTION_TYPES:
+        return store_types(spec, value, field, ret_why);
     default:
         g_assert_not_reached();
     }
@@ -224,8 +249,8 @@ char *sw_option_value_text(const SwOptionSpec *spec, const SwConfig *config)
 char *sw_option_synopsis(const SwOptionSpec *spec)
 {
     static const char *const placeholders[] = {
-        [SW_OPTION_GLOBS] = "GLOBS", [SW_OPTION_TIME] = "TIME",   [SW_OPTION_BYTES] = "SIZE",
-        [SW_OPTION_CONF] = "FILE",   [SW_OPTION_LABEL] = "LABEL",
+        [SW_OPTION_GLOBS] = "GLOBS", [SW_OPTION_TIME] = "TIME", [SW_OPTION_BYTES] = "SIZE",
+        [SW_OPTION_TYPES] = "TYPES", [SW_OPTION_CONF] = "FILE", [SW_OPTION_LABEL] = "LABEL",
     };
 
     if (spec->kind == SW_OPTION_CHOICE)

@@ -16,7 +16,8 @@ typedef enum {
     SW_OPTION_TIME,
     SW_OPTION_BYTES,
     SW_OPTION_CHOICE,
-    SW_OPTION_CONF, /* the configuration file itself */
+    SW_OPTION_TYPES, /* file system types, separated by colons */
+    SW_OPTION_CONF,  /* the configuration file itself */
     /* for the kernel */
     SW_OPTION_RO,
     SW_OPTION_RW,
@@ -33,7 +34,7 @@ typedef struct {
     const char *name; /* without '=' */
     SwOptionKind kind;
     const char *help;    /* what it does, or why it is refused; NULL where the name says it */
-    gsize field;         /* offset in SwConfig: time, bytes, choice */
+    gsize field;         /* offset in SwConfig: time, bytes, choice, types */
     guint64 min, max;    /* time (microseconds) and bytes */
     const char *choices; /* separated by '|', in the order of the enum */
     SwClass klass;       /* globs */
@@ -47,8 +48,8 @@ const SwOptionSpec *sw_option_find(const char *name);
 gboolean sw_option_is_setting(const SwOptionSpec *spec);
 
 /*
- * Stores a value (globs, time, bytes, choice) in `config`.  0, or -EINVAL and in *ret_why a sentence that names option,
- * value and range (g_free).  A list of globs that was refused may have been stored in part.
+ * Stores a value (globs, time, bytes, choice, types) in `config`.  0, or -EINVAL and in *ret_why a sentence that names
+ * option, value and range (g_free).  A list of globs that was refused may have been stored in part.
  */
 int sw_option_store(const SwOptionSpec *spec, const char *value, SwConfig *config,
                     char **ret_why) G_GNUC_WARN_UNUSED_RESULT;

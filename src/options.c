@@ -166,6 +166,7 @@ static gboolean takes_value(const SwOptionSpec *spec)
     case SW_OPTION_TIME:
     case SW_OPTION_BYTES:
     case SW_OPTION_CHOICE:
+    case SW_OPTION_TYPES:
     case SW_OPTION_CONF:
     case SW_OPTION_LABEL:
         return TRUE;
@@ -198,6 +199,7 @@ static int apply_option(SwOptions *options, const SwOptionSpec *spec, const char
     case SW_OPTION_TIME:
     case SW_OPTION_BYTES:
     case SW_OPTION_CHOICE:
+    case SW_OPTION_TYPES:
         return sw_option_store(spec, value, &options->config, ret_why);
     case SW_OPTION_RO:
         options->config.read_only = TRUE;

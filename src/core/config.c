@@ -25,6 +25,7 @@ void sw_config_init(SwConfig *config)
         .commit_sync = SW_SYNC_AUTO,
         .keep = SW_KEEP_AUTO,
         .keep_old_us = 60 * SECOND,
+        .wait_source_us = 30 * SECOND,
         .restart = SW_RESTART_YES,
     };
     sw_policy_init(&config->policy);
@@ -33,6 +34,7 @@ void sw_config_init(SwConfig *config)
 void sw_config_clear(SwConfig *config)
 {
     sw_policy_clear(&config->policy);
+    g_clear_pointer(&config->require_fstype, g_free);
 }
 
 /* The first time that is out of its bounds, as a sentence, or NULL. */
@@ -46,6 +48,7 @@ static char *time_complaint(const SwConfig *config)
         {"attr-cache", config->attr_cache_us, 0, HOUR},
         {"lease", config->lease_us, 2 * SECOND, DAY},
         {"keep-old", config->keep_old_us, SECOND, DAY},
+        {"wait-source", config->wait_source_us, 0, DAY},
         {"salvage-age", config->salvage_age_us, SECOND, 36500 * DAY},
     };
 

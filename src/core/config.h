@@ -29,11 +29,13 @@ typedef struct {
     SwOnKill on_kill;          /* on-kill=salvage|commit */
     SwCommitSync commit_sync;  /* commit-sync=auto|always|never: fsync each stage before its rename; auto: on network
                                   file systems */
-    SwKeep keep;        /* keep=auto|always|never: keep old versions for those who still read them; auto: where the
-                           server does not (NFSv3) */
-    gint64 keep_old_us; /* keep-old=, default 60 s: for how long (C1) */
-    SwRestart restart;  /* restart=yes|no: whether a daemon in the background that crashed is started again */
-    gboolean read_only; /* ro */
+    SwKeep keep;           /* keep=auto|always|never: keep old versions for those who still read them; auto: where the
+                              server does not (NFSv3) */
+    gint64 keep_old_us;    /* keep-old=, default 60 s: for how long (C1) */
+    char *require_fstype;  /* require-fstype=, owned: "nfs:nfs4", what the source may lie in; NULL for anything */
+    gint64 wait_source_us; /* wait-source=, default 30 s: how long is waited until it does */
+    SwRestart restart;     /* restart=yes|no: whether a daemon in the background that crashed is started again */
+    gboolean read_only;    /* ro */
 } SwConfig;
 
 /* Fills in the defaults. */

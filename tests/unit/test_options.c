@@ -189,6 +189,28 @@ static void test_bad_values(void **state)
     }
 }
 
+/* require-fstype: words between colons, for fstab; empty takes it back. */
+static void test_types(void **state)
+{
+    SwOptions options = PARSE("-o", "require-fstype=nfs:nfs4,wait-source=2min");
+
+    assert_string_equal(options.config.require_fstype, "nfs:nfs4");
+    assert_int_equal(options.config.wait_source_us, 120 * G_USEC_PER_SEC);
+    sw_options_clear(&options);
+    options = PARSE("-o", "require-fstype=nfs,require-fstype=fuse.sshfs");
+    assert_string_equal(options.config.require_fstype, "fuse.sshfs");
+    assert_int_equal(options.config.wait_source_us, 30 * G_USEC_PER_SEC);
+    sw_options_clear(&options);
+    options = PARSE("-o", "require-fstype=nfs,require-fstype=");
+    assert_null(options.config.require_fstype);
+    sw_options_clear(&options);
+    assert_refused("require-fstype=nfs::nfs4", "option 'require-fstype': 'nfs::nfs4' is no list of file system types, "
+                                               "as nfs:nfs4");
+    assert_refused("require-fstype=nfs|nfs4", "option 'require-fstype': 'nfs|nfs4' is no list of file system types, "
+                                              "as nfs:nfs4");
+    assert_refused("require-fstype", "option 'require-fstype' needs a value");
+}
+
 static void test_names(void **state)
 {
     SwOptions options;
@@ -439,14 +461,23 @@ static void test_log_threads(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_defaults),    cmocka_unit_test(test_what_mount_hands_on),
-        cmocka_unit_test(test_any_order),   cmocka_unit_test(test_usage),
-        cmocka_unit_test(test_numbers),     cmocka_unit_test(test_bad_values),
-        cmocka_unit_test(test_names),       cmocka_unit_test(test_lists),
-        cmocka_unit_test(test_commas),      cmocka_unit_test(test_conf_precedence),
-        cmocka_unit_test(test_conf_faults), cmocka_unit_test(test_conf_missing),
-        cmocka_unit_test(test_paths),       cmocka_unit_test(test_escape),
-        cmocka_unit_test(test_bucket),      cmocka_unit_test(test_log),
+        cmocka_unit_test(test_defaults),
+        cmocka_unit_test(test_what_mount_hands_on),
+        cmocka_unit_test(test_any_order),
+        cmocka_unit_test(test_usage),
+        cmocka_unit_test(test_numbers),
+        cmocka_unit_test(test_bad_values),
+        cmocka_unit_test(test_types),
+        cmocka_unit_test(test_names),
+        cmocka_unit_test(test_lists),
+        cmocka_unit_test(test_commas),
+        cmocka_unit_test(test_conf_precedence),
+        cmocka_unit_test(test_conf_faults),
+        cmocka_unit_test(test_conf_missing),
+        cmocka_unit_test(test_paths),
+        cmocka_unit_test(test_escape),
+        cmocka_unit_test(test_bucket),
+        cmocka_unit_test(test_log),
         cmocka_unit_test(test_log_threads),
     };
 
