@@ -12,6 +12,7 @@
 #include "lease/control.h"
 #include "lease/keeper.h"
 #include "log.h"
+#include "notify.h"
 #include "options.h"
 #include "overlay/overlay.h"
 #include "port/port.h"
@@ -132,9 +133,11 @@ static int uncover_source(const SwOptions *options, char **why)
     return r;
 }
 
-static void tell(const char *text)
+/* The source is waited for, which may be for longer than systemd would wait for us. */
+static void tell_of_wait(const char *text, gint64 wait_us)
 {
     sw_log(SW_LOG_INFO, "%s", text);
+    sw_notify("STATUS=%s\nEXTEND_TIMEOUT_USEC=%" G_GINT64_FORMAT, text, wait_us + 30 * G_USEC_PER_SEC);
 }
 
 static int find_source(Daemon *d, char **why)
@@ -142,7 +145,7 @@ static int find_source(Daemon *d, char **why)
     int r = uncover_source(&d->options, why);
     if (r < 0)
         return r;
-    return sw_source_find(d->options.source, &d->options.config, tell, &d->place_fd, why);
+    return sw_source_find(d->options.source, &d->options.config, tell_of_wait, &d->place_fd, why);
 }
 
 static int open_source(Daemon *d, char **why)
@@ -194,9 +197,11 @@ static void ready(gpointer data)
     Daemon *d = data;
     if (d->parent_fd >= 0)
         leave_terminal(d);
+    const char *host_id = sw_control_host_id(d->control);
     g_autofree char *libfuse = sw_server_libfuse();
-    sw_log(SW_LOG_INFO, "%s mounted on %s as host %s, by %s", d->options.source, d->options.mountpoint,
-           sw_control_host_id(d->control), libfuse);
+    sw_log(SW_LOG_INFO, "%s mounted on %s as host %s, by %s", d->options.source, d->options.mountpoint, host_id, libfuse);
+    if (d->options.foreground)
+        sw_notify("READY=1\nSTATUS=%s mounted on %s as host %s", d->options.source, d->options.mountpoint, host_id);
 }
 
 static char *fuse_options(const SwOptions *options)
@@ -272,6 +277,8 @@ static int serve(Daemon *d)
         r = sw_server_run(d->server);
         if (r < 0)
             why = g_strdup("the kernel did not take up the mount");
+        if (d->options.foreground)
+            sw_notify("STOPPING=1\nSTATUS=unmounting");
     }
     if (r < 0)
         sw_log(SW_LOG_ERROR, "%s", why ? why : g_strerror(-r));
