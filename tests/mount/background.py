@@ -44,6 +44,13 @@ class Background:
         argv = [word for word in host.argv(options) if word != "-f"]
         self.started = host.run([*command, *argv], check=False, cwd="/", **named)
 
+    @classmethod
+    def found(cls, host):
+        """That of a host on which somebody else mounted."""
+        background = cls.__new__(cls)
+        background.host = host
+        return background
+
     def pids(self, name):
         """Pids on the host of what has that name."""
         pids, proc = self.host.strays()

@@ -11,6 +11,7 @@ import shutil
 import subprocess
 
 import pytest
+from background import Background
 from harness import BUILD, DAEMON, eventually
 
 
@@ -80,15 +81,43 @@ def test_mount_a(machine, source, kind):
     use(host, source, "one")
 
 
-def test_mount_by_mountpoint(machine, source):
-    """mount MOUNTPOINT, with everything mount(8) knows to hand on."""
+@pytest.mark.parametrize("kind", ["safewritefs", "fuse.safewritefs"])
+def test_mount_by_mountpoint(machine, source, kind):
+    """mount MOUNTPOINT, with what mount(8) and systemd.mount(5) know to be written in fstab."""
     host = machine()
-    options = "defaults,noauto,nofail,user,_netdev,x-systemd.requires=x.service,nosuid"
-    machine("%s %s safewritefs %s 0 0" % (source, host.mnt, options))
+    options = (
+        "defaults,noauto,nofail,fail,user,owner,group,_netdev,nosuid,exec,symfollow,comment=x,X-mount.mkdir,"
+        "x-systemd.requires=x.service,x-systemd.after=x.service,x-systemd.wanted-by=x.target,x-systemd.automount,"
+        "x-systemd.idle-timeout=10min,x-systemd.device-timeout=9,x-systemd.mount-timeout=99,x-systemd.rw-only,"
+        "x-systemd.requires-mounts-for=/srv"
+    )
+    machine("%s %s %s %s 0 0" % (source, host.mnt, kind, options))
     host.run("mount -a", cwd="/")
     assert not host.is_mounted()
     host.run(["mount", host.mnt], cwd="/")
     use(host, source, "two")
+
+
+def test_under_an_automount(machine, source):
+    """x-systemd.automount: the mount point is not looked at in a way that waits for what is being mounted; the same
+    after a crash, and the automount is there again after umount."""
+    host = machine()
+    machine("%s %s safewritefs defaults 0 0" % (source, host.mnt))
+    systemd = host.worker(cwd="/")
+    systemd("import ctypes; r, w = os.pipe(); os.setpgid(0, 0)")
+    options = systemd("b'fd=%d,pgrp=%d,minproto=5,maxproto=5,direct' % (w, os.getpgrp())")
+    call = "ctypes.CDLL(None).mount(b'auto', path.encode(), b'autofs', 0, options)"
+    if systemd(call, path=host.mnt, options=options) != 0:
+        pytest.skip("no autofs in this kernel")
+    host.run(["mount", host.mnt], cwd="/", timeout=10)
+    background = Background.found(host)
+    background.crash()
+    background.await_next()
+    host.run("echo one > $MNT/f", cwd="/")
+    host.run(["umount", host.mnt], cwd="/")
+    background.await_end()
+    kinds = host.run(["findmnt", "-n", "-o", "FSTYPE", "--mountpoint", host.mnt], cwd="/").stdout.split()
+    assert kinds == ["autofs"]
 
 
 def test_lists_survive(machine, source):
@@ -122,6 +151,30 @@ def test_failures_are_mounts_failures(machine, source, lab):
         done = host.run(["mount", host.mnt], cwd="/", check=False)
         assert done.returncode == 32 and word in done.stderr, done
         assert not host.is_mounted()
+
+
+def test_comes_back(machine, source):
+    """C24: what fstab mounted comes back when its daemon is killed."""
+    host = machine()
+    machine("%s %s safewritefs lease=5 0 0" % (source, host.mnt))
+    host.run("mount -a", cwd="/")
+    background = Background.found(host)
+    background.crash()
+    background.await_next()
+    use(host, source, "five")
+
+
+def test_a_share_that_comes_late(machine, source):
+    """require-fstype in fstab: mount(8) waits for the share."""
+    host = machine()
+    machine("%s %s safewritefs require-fstype=nfs:ramfs,wait-source=20 0 0" % (source, host.mnt))
+    mounting = host.popen(["mount", host.mnt], cwd="/")
+    with pytest.raises(subprocess.TimeoutExpired):
+        mounting.wait(timeout=1)
+    host.run("mount -t ramfs ramfs $SOURCE", cwd="/")
+    assert mounting.wait(timeout=10) == 0 and host.is_mounted()
+    host.run(["umount", host.mnt], cwd="/")
+    assert eventually(lambda: host.strays()[0] == [])
 
 
 def test_unmounted_source_is_seen(machine, source):
