@@ -11,7 +11,7 @@
  * works as well, since the kernel looks up the root of a dead mount without asking anybody; the dead one then stays
  * covered until the mount on it ends.  Either way a program meets the old error or the new mount, and nothing else.
  *
- * An ordinary user mounts by fusermount3, which can do neither.
+ * An ordinary user mounts by fusermount3, which can do neither, and a container may refuse fsopen(2) and its like.
  */
 
 #include <glib.h>
@@ -31,7 +31,8 @@ int sw_mounting_clear_dead(const char *mountpoint) G_GNUC_WARN_UNUSED_RESULT;
 /*
  * Mounts in the place of the dead one at `mountpoint`; for root.  *ret_fd is the open /dev/fuse that serves the mount,
  * *ret_covers_dead says that sw_mounting_clear_dead() is due when the new mount has ended.  On failure (-errno, a
- * sentence in *ret_why) the dead mount is still there.
+ * sentence in *ret_why) the dead mount is still there; -ENOSYS and -EPERM say that there is no other way than to clear
+ * it.
  */
 int sw_mounting_replace_dead(const SwMounting *mounting, int *ret_fd, gboolean *ret_covers_dead,
                              char **ret_why) G_GNUC_WARN_UNUSED_RESULT;

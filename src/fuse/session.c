@@ -87,9 +87,15 @@ static int mount_session(SwServer *server, char **ret_why)
 {
     const char *mountpoint = server->setup.mountpoint;
     gboolean is_dead = sw_mounting_is_dead(mountpoint);
-    if (is_dead && server->privileged)
-        return replace_dead(server, ret_why);
-    int r = is_dead ? sw_mounting_clear_dead(mountpoint) : 0;
+    int r = 0;
+    if (is_dead && server->privileged) {
+        r = replace_dead(server, ret_why);
+        if (r != -ENOSYS && r != -EPERM)
+            return r;
+        g_clear_pointer(ret_why, g_free);
+    }
+    if (is_dead)
+        r = sw_mounting_clear_dead(mountpoint);
     if (r == 0)
         return mount_afresh(server, mountpoint, ret_why);
     *ret_why = g_strdup_printf("%s is a dead mount and cannot be unmounted: %s", mountpoint, g_strerror(-r));

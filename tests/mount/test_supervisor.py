@@ -61,17 +61,20 @@ def test_comes_back(lab, source, alpha, over):
         assert os.listdir(alpha.mnt) == []
 
 
+def refusing(call, error, first=""):
+    """A command that starts another one, and makes a system call of its processes fail, or only the first of each."""
+    if not shutil.which("strace"):
+        pytest.skip("no strace")
+    inject = "inject=%s:error=%s%s" % (call, error, first and ":when=%d" % first)
+    line = "exec strace -D -f -qq -o /dev/null -e trace=%s -e %s \"$@\" >/dev/null 2>&1" % (call, inject)
+    return ["sh", "-c", line, "sh"]
+
+
 @pytest.mark.parametrize("kernel", ["new", "before-6.5"])
 def test_nothing_is_written_underneath(alpha, kernel):
     """A program that goes on writing while the mount is dead and comes back never meets the directory underneath."""
-    command = []
-    if kernel == "before-6.5":
-        if not shutil.which("strace"):
-            pytest.skip("no strace")
-        # The first move_mount(2) of each daemon is refused, as older kernels refuse what they do not know.
-        inject = "inject=move_mount:error=EINVAL:when=1"
-        strace = "exec strace -D -f -qq -o /dev/null -e trace=move_mount -e %s \"$@\" >/dev/null 2>&1" % inject
-        command = ["sh", "-c", strace, "sh"]
+    # The first move_mount(2) of each daemon is refused, as older kernels refuse what they do not know.
+    command = refusing("move_mount", "EINVAL", 1) if kernel == "before-6.5" else []
     background = Background(alpha, command=command)
     assert background.started.returncode == 0, background.started
     writer = alpha.worker(cwd="/")
@@ -96,6 +99,17 @@ def test_nothing_is_written_underneath(alpha, kernel):
     background.end()
     assert eventually(lambda: mounts(alpha) == 0)
     assert os.listdir(alpha.mnt) == []
+
+
+def test_where_fsopen_is_refused(alpha):
+    """As containers may do: the mount comes back all the same, though not without a moment between."""
+    background = Background(alpha, command=refusing("fsopen", "EPERM"))
+    alpha.write("f", b"x")
+    background.crash()
+    background.await_next()
+    assert alpha.worker()("get('f')") == b"x"
+    background.end()
+    assert mounts(alpha) == 0
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
