@@ -46,6 +46,7 @@ typedef struct {
     SwKeeping *keeping;
     SwOverlay *overlay;
     SwServer *server;
+    SwMetrics metrics;
     int parent_fd; /* where the parent waits, or -1 */
 } Daemon;
 
@@ -78,15 +79,18 @@ static void happened(gpointer data, SwKeeperWhat what, const char *host_id, int 
                "what was being written is in salvage",
                host_id);
         sw_overlay_fenced(d->overlay);
+        sw_count(d->port, SW_COUNT_REJOINS, 1);
         break;
     case SW_KEEPER_LOST:
         sw_log(SW_LOG_WARNING, "host %s was taken for dead, and cannot rejoin yet: %s", host_id, g_strerror(-error));
         break;
     case SW_KEEPER_BROKE:
         sw_log(SW_LOG_INFO, "host %s was silent for its lease: broken, what it was writing is in salvage", host_id);
+        sw_count(d->port, SW_COUNT_HOSTS_BROKEN, 1);
         break;
     case SW_KEEPER_BURIED:
         sw_log(SW_LOG_INFO, "host %s, a mount of this machine, is dead: what it was writing is in salvage", host_id);
+        sw_count(d->port, SW_COUNT_HOSTS_BURIED, 1);
         break;
     }
 }
@@ -218,6 +222,7 @@ static int set_up(Daemon *d, char **why)
     if (r < 0)
         return r;
     d->port = sw_port_posix_new();
+    sw_port_posix_count(d->port, &d->metrics);
     sw_port_posix_suit(d->port, d->source_fd, warn, NULL);
     r = sw_control_open(d->port, d->source_fd, d->options.source, &d->options.config, &d->control, why);
     if (r < 0)

@@ -9,6 +9,7 @@
 typedef struct {
     gboolean json, all, force;
     char *to;
+    char *textfile;
     char *salvage_max, *salvage_age;
     char **words; /* NULL: none */
     guint n_words;

@@ -112,9 +112,14 @@ const SwMount *sw_mounts_over(GPtrArray *mounts, const char *path, const char **
 static void answer(const char *mountpoint, const char *key, int to)
 {
     g_autofree char *text = g_malloc(ATTRIBUTE_MAX);
-    ssize_t size = getxattr(mountpoint, key, text, ATTRIBUTE_MAX);
-    int r = size < 0 ? -errno : 0;
+    ssize_t size;
+    int r;
 
+    /* This process may not end before the daemon goes on, and who reads our output to its end is not to wait for it. */
+    for (int fd = STDIN_FILENO; fd <= STDERR_FILENO; fd++)
+        (void)close(fd);
+    size = getxattr(mountpoint, key, text, ATTRIBUTE_MAX);
+    r = size < 0 ? -errno : 0;
     if (write(to, &r, sizeof r) == sizeof r)
         for (ssize_t at = 0, put; at < size; at += put) {
             put = write(to, text + at, size - at);

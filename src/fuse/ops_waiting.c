@@ -153,6 +153,7 @@ static int run_write(Call *call, gboolean may_wait)
                                  call->offset, (call->flags & O_APPEND) != 0, call->mapped, may_wait);
     if (n == -EINPROGRESS)
         return n;
+    sw_count(call->server->port, SW_COUNT_WRITTEN_BYTES, (guint64)MAX(n, 0));
     SwOverlay *ov = call->server->overlay;
     SwNode *stale = sw_overlay_take_stale(ov, call->handle);
     sw_reply_count(call->req, "write", n);

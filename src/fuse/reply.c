@@ -45,8 +45,18 @@ static void trace(fuse_req_t req, const char *operation, int r)
         server->setup.trace(operation, -r);
 }
 
+/* An open or a truncation that is to walk once more is told so by ESTALE: no error that anybody sees. */
+static void count(const SwPort *port, const char *operation, int r)
+{
+    gboolean walks = strcmp(operation, "open") == 0 || strcmp(operation, "setattr") == 0;
+    sw_count(port, SW_COUNT_ERRORS_IO, r == -EIO);
+    sw_count(port, SW_COUNT_ERRORS_STALE, r == -ESTALE && !walks);
+    sw_count(port, SW_COUNT_ERRORS_SPACE, r == -ENOSPC || r == -EDQUOT);
+}
+
 void sw_reply_error(fuse_req_t req, const char *operation, int r)
 {
+    count(sw_server_of(req)->port, operation, r);
     trace(req, operation, r);
     fuse_reply_err(req, r < 0 ? -r : 0);
 }

@@ -72,14 +72,73 @@ gboolean sw_served_begin(SwServing *serving, SwServed *served, const void *messa
         return FALSE;
     }
     *served = (SwServed){.unique = header->unique, .tid = (pid_t)header->pid, .opcode = header->opcode};
+    served->began_us = serving->port->now_us(serving->port);
     current = served;
     SW_HOLD(&serving->lock);
     add_locked(serving, served);
     return TRUE;
 }
 
+/* A look-up's timer is 0, and so is what the table does not have. */
+static SwTimer timer_of(guint32 opcode)
+{
+    static const guint8 timers[] = {
+        [FUSE_FORGET] = SW_TIMER_FORGET,
+        [FUSE_GETATTR] = SW_TIMER_GETATTR,
+        [FUSE_SETATTR] = SW_TIMER_SETATTR,
+        [FUSE_READLINK] = SW_TIMER_READLINK,
+        [FUSE_SYMLINK] = SW_TIMER_SYMLINK,
+        [FUSE_MKNOD] = SW_TIMER_MKNOD,
+        [FUSE_MKDIR] = SW_TIMER_MKDIR,
+        [FUSE_UNLINK] = SW_TIMER_UNLINK,
+        [FUSE_RMDIR] = SW_TIMER_RMDIR,
+        [FUSE_RENAME] = SW_TIMER_RENAME,
+        [FUSE_LINK] = SW_TIMER_LINK,
+        [FUSE_OPEN] = SW_TIMER_OPEN,
+        [FUSE_READ] = SW_TIMER_READ,
+        [FUSE_WRITE] = SW_TIMER_WRITE,
+        [FUSE_STATFS] = SW_TIMER_STATFS,
+        [FUSE_RELEASE] = SW_TIMER_RELEASE,
+        [FUSE_FSYNC] = SW_TIMER_FSYNC,
+        [FUSE_SETXATTR] = SW_TIMER_SETXATTR,
+        [FUSE_GETXATTR] = SW_TIMER_GETXATTR,
+        [FUSE_LISTXATTR] = SW_TIMER_LISTXATTR,
+        [FUSE_REMOVEXATTR] = SW_TIMER_REMOVEXATTR,
+        [FUSE_FLUSH] = SW_TIMER_FLUSH,
+        [FUSE_OPENDIR] = SW_TIMER_OPENDIR,
+        [FUSE_READDIR] = SW_TIMER_READDIR,
+        [FUSE_RELEASEDIR] = SW_TIMER_RELEASEDIR,
+        [FUSE_FSYNCDIR] = SW_TIMER_FSYNCDIR,
+        [FUSE_GETLK] = SW_TIMER_LOCK,
+        [FUSE_SETLK] = SW_TIMER_LOCK,
+        [FUSE_SETLKW] = SW_TIMER_LOCK,
+        [FUSE_CREATE] = SW_TIMER_CREATE,
+        [FUSE_BATCH_FORGET] = SW_TIMER_FORGET,
+        [FUSE_FALLOCATE] = SW_TIMER_FALLOCATE,
+        [FUSE_READDIRPLUS] = SW_TIMER_READDIR,
+        [FUSE_RENAME2] = SW_TIMER_RENAME,
+        [FUSE_LSEEK] = SW_TIMER_LSEEK,
+        [FUSE_COPY_FILE_RANGE] = SW_TIMER_COPY_FILE_RANGE,
+    };
+
+    if (opcode == FUSE_LOOKUP)
+        return SW_TIMER_LOOKUP;
+    return opcode < G_N_ELEMENTS(timers) && timers[opcode] ? timers[opcode] : SW_TIMER_OTHER;
+}
+
+/* Without the lock: nothing that is counted is behind it. */
+static void count(const SwServing *serving, const SwServed *served)
+{
+    SwPort *port = serving->port;
+
+    if (port->metrics && !served->gone_on)
+        sw_metrics_time(port->metrics, timer_of(served->opcode), port->now_us(port) - served->began_us);
+    sw_count(port, SW_COUNT_DEFERRED, served->gone_on);
+}
+
 void sw_served_end(SwServing *serving, SwServed *served)
 {
+    count(serving, served);
     if (current == served)
         current = NULL;
     SW_HOLD(&serving->lock);
@@ -92,6 +151,7 @@ void sw_served_go_on(SwServing *serving, SwServed *to)
     SW_HOLD(&serving->lock);
 
     *to = *current;
+    current->gone_on = TRUE;
     serving->n_interrupted += to->interrupted_us != 0;
     add_locked(serving, to);
 }

@@ -25,9 +25,11 @@ typedef struct SwServing SwServing;
 typedef struct {
     GList link;
     guint64 unique;
+    gint64 began_us;       /* port clock */
     gint64 interrupted_us; /* port clock; 0: nobody wants to call it off */
     pid_t tid;
     guint32 opcode;
+    gboolean gone_on; /* elsewhere: it ends there */
 } SwServed;
 
 SwServing *sw_serving_new(SwPort *port);
@@ -35,6 +37,7 @@ void sw_serving_free(SwServing *serving);
 
 /* `message` is what was read from the device.  One that interrupts another is not served itself: FALSE, no end. */
 gboolean sw_served_begin(SwServing *serving, SwServed *served, const void *message, gsize size);
+/* Counts what was served, and how long that took. */
 void sw_served_end(SwServing *serving, SwServed *served);
 /* The request that this thread is serving goes on elsewhere, as `to`; begins a second time, and ends both times. */
 void sw_served_go_on(SwServing *serving, SwServed *to);

@@ -161,6 +161,7 @@ static int lease_end(SwOverlay *ov, SwHandle *handle, const SwCaller *caller, gs
         ov->port->become(ov->port, &handle->cred);
         if (r < 0)
             return r == -ETIMEDOUT && !may_wait ? -EINPROGRESS : r;
+        sw_count(ov->port, SW_COUNT_LEASES_BROKEN, predecessor == SW_PREDECESSOR_BROKEN);
         int moved = look_at_end(ov, handle, predecessor, ret_st);
         if (moved == 0)
             r = intend(ov, handle, *ret_lease, size, ret_st);
@@ -224,7 +225,9 @@ static int append_record(SwOverlay *ov, SwHandle *handle, const SwCaller *caller
     /* The record is there; only if the lease was another's by then, nobody knows. */
     int released = sw_content_lease_release(lease);
     ov->port->become(ov->port, &handle->cred);
-    return r < 0 || released != -ESTALE ? r : released;
+    r = r < 0 || released != -ESTALE ? r : released;
+    sw_count(ov->port, SW_COUNT_RECORDS, r == 0);
+    return r;
 }
 
 static int publish_pending(SwOverlay *ov, SwHandle *handle, gboolean may_wait)

@@ -132,6 +132,7 @@ static void committed(SwStage *stage, const SwTarget *target)
     SwStage *was = g_steal_pointer(&stage->node->stage);
     sw_mutex_unlock(&ov->lock);
     sw_stage_unref(was);
+    sw_count(ov->port, stage->edit ? SW_COUNT_COMMITS_EDIT : SW_COUNT_COMMITS_WHOLE, 1);
 }
 
 /* ---- edits */
@@ -259,6 +260,7 @@ static int edit_once(SwStage *stage, const SwTarget *target, const SwFound *seen
             return r;
         sw_note(stage->overlay, SW_NOTE_INFO, "%s: changed by another host meanwhile, edits applied to it",
                 target->name);
+        sw_count(stage->overlay->port, SW_COUNT_EDITS_REBASED, 1);
     }
     return publish_edit(stage, target, &now);
 }
@@ -280,6 +282,7 @@ static int commit_edit(SwStage *stage, const SwTarget *target, gboolean may_wait
             return -EINPROGRESS;
         if (r < 0)
             return r;
+        sw_count(ov->port, SW_COUNT_LEASES_BROKEN, predecessor == SW_PREDECESSOR_BROKEN);
         r = edit_once(stage, target, &now);
         /* Published is published, whatever becomes of the lease. */
         (void)sw_content_lease_release(lease);
@@ -320,8 +323,10 @@ int sw_stage_commit(SwStage *stage, guint rename_flags, gboolean may_wait)
         return 0;
     }
     /* "No such file" may be what is missing of ours. */
-    if ((r == -ENOENT || r == -ESTALE) && sw_stage_end_if_taken(stage, TRUE))
+    if ((r == -ENOENT || r == -ESTALE) && sw_stage_end_if_taken(stage, TRUE)) {
+        sw_count(stage->overlay->port, SW_COUNT_COMMITS_FENCED, 1);
         return -ESTALE;
+    }
     return r;
 }
 

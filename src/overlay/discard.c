@@ -93,6 +93,7 @@ static void put_aside(SwStage *stage, const char *reason)
         reason = "fenced"; /* and put there by who took us for dead */
         r = 0;
     }
+    sw_count(ov->port, r < 0 ? SW_COUNT_SALVAGE_FAILED : SW_COUNT_SALVAGED, 1);
     if (r < 0)
         sw_note(ov, SW_NOTE_WARNING, "%s: what %s (pid %d) wrote could not be moved to salvage: %s", path, comm,
                 (int)info.pid, g_strerror(-r));
@@ -141,6 +142,7 @@ gboolean sw_stage_end_if_taken(SwStage *stage, gboolean look)
     stage->claimed = stage->described = FALSE;
     sw_note(ov, SW_NOTE_INFO, "%s: not committed (%s), what %s (pid %d) wrote is in salvage", path, info.reason, comm,
             (int)info.pid);
+    sw_count(ov->port, SW_COUNT_DISCARDS_FENCED, 1);
     end(stage, ESTALE);
     return TRUE;
 }
@@ -158,10 +160,30 @@ static void drop_content(SwStage *stage, const char *reason)
         drop_claim(stage);
 }
 
+/* Without a reason nothing is kept, whatever was the matter. */
+static SwCount count_of(const SwStage *stage, const char *reason, int gone_error)
+{
+    static const struct {
+        const char *reason;
+        SwCount count;
+    } counts[] = {{"killed", SW_COUNT_DISCARDS_KILLED},
+                  {"failed", SW_COUNT_DISCARDS_FAILED},
+                  {"removed", SW_COUNT_DISCARDS_REMOVED},
+                  {"unmounted", SW_COUNT_DISCARDS_UNMOUNTED}};
+
+    for (guint i = 0; reason && i < G_N_ELEMENTS(counts); i++)
+        if (strcmp(reason, counts[i].reason) == 0)
+            return counts[i].count;
+    if (!stage->parent || gone_error == ENOENT)
+        return SW_COUNT_DISCARDS_NAMELESS;
+    return gone_error == ESTALE ? SW_COUNT_DISCARDS_SUPERSEDED : SW_COUNT_DISCARDS_FAILED;
+}
+
 void sw_stage_discard(SwStage *stage, const char *reason, int gone_error)
 {
     if (stage->state != SW_STAGE_OPEN || sw_stage_end_if_taken(stage, FALSE))
         return;
+    sw_count(stage->overlay->port, count_of(stage, reason, gone_error), 1);
     drop_content(stage, reason);
     end(stage, gone_error);
 }
@@ -176,6 +198,7 @@ void sw_stage_discard_unwanted(SwStage *stage)
     gboolean unwanted = !stage->n_writers && !stage->n_coming && !stage->everyone;
     SwStage *was = unwanted ? end_locked(stage, ENOENT) : NULL;
     sw_mutex_unlock(&ov->lock);
+    sw_count(ov->port, SW_COUNT_DISCARDS_UNWRITTEN, unwanted);
     if (unwanted)
         drop_content(stage, NULL);
     sw_stage_unref(was);

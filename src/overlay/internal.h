@@ -250,6 +250,7 @@ struct SwOverlay {
     int source_fd;
     guint64 device;   /* atomic */
     gsize max_write;  /* atomic */
+    gint64 began_us;  /* port clock */
     gboolean network; /* the source is a network file system */
     gboolean clones;  /* it can share blocks */
     SwNoteFunc note;

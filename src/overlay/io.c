@@ -55,7 +55,9 @@ ssize_t sw_overlay_read(SwOverlay *ov, SwHandle *handle, void *buf, size_t size,
     g_autoptr(SwFile) file = sw_handle_file(ov, handle);
     if (ov->network && others_may_write(ov, handle))
         drop_old_pages(ov, handle, file);
-    return ov->port->pread(ov->port, file->fd, buf, size, offset);
+    ssize_t n = ov->port->pread(ov->port, file->fd, buf, size, offset);
+    sw_count(ov->port, SW_COUNT_READ_BYTES, (guint64)MAX(n, 0));
+    return n;
 }
 
 /* A stream is published while it grows (C25); from then on it grows in place, like a file that is appended to. */

@@ -176,6 +176,7 @@ static int end_dead(SwLocks *locks, SwLock *lock)
     if (!lock->doomed)
         sw_note(ov, SW_NOTE_INFO, "%s: the lock of process %d, which ended, is released", lock->disk.says.path,
                 (int)lock->disk.says.pid);
+    sw_count(ov->port, SW_COUNT_LOCKS_RELEASED, !lock->doomed);
     drop(locks, lock);
     return 0;
 }

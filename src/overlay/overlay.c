@@ -103,6 +103,7 @@ int sw_overlay_new(SwPort *port, SwControl *control, const SwConfig *config, int
     ov->note = note;
     ov->note_data = note_data;
     ov->max_write = 128 * 1024;
+    ov->began_us = port->now_us(port);
     sw_mutex_init(&ov->lock);
     g_queue_init(&ov->dirs);
     g_queue_init(&ov->looks);

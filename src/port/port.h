@@ -17,6 +17,8 @@
  *  - All members may be called from any thread.  Credentials (`become`) belong to the calling thread.
  */
 
+#include "../core/metrics.h"
+
 #include <errno.h>
 #include <fcntl.h>
 #include <glib.h>
@@ -83,6 +85,8 @@ struct SwPort {
     /* The server keeps no file that was replaced or removed for those who have it open: they get ESTALE (NFSv3, FACTS
      * F11).  Known before other threads use the port. */
     gboolean forgets_old;
+    /* Where is counted what happens; NULL: nowhere.  Set before other threads use the port, and outlives it. */
+    SwMetrics *metrics;
 
     /* ---- credentials: the calling thread acts as `cred` from now on; NULL = as the daemon itself.  Cheap when nothing
      * changes.  A daemon that is not root ignores it. */
@@ -195,6 +199,9 @@ struct SwPort {
 
 /* The real port.  Never fails; what /proc or the kernel cannot give shows as errors of the members concerned. */
 SwPort *sw_port_posix_new(void);
+/* Counts and times its calls of the source's file system, there and in what sw_count tells.  For the real port only,
+ * before sw_port_posix_suit, so that what is done for NFS counts too. */
+void sw_port_posix_count(SwPort *port, SwMetrics *metrics);
 /* Makes its calls as the file system of `fd` needs them: on NFS, those by name (nfs.c).  For the real port only, before
  * other threads use it.  `say` (may be NULL) is called by any thread, with what people should know. */
 void sw_port_posix_suit(SwPort *port, int fd, void (*say)(gpointer data, const char *text), gpointer data);
@@ -204,6 +211,13 @@ int sw_port_write_all(SwPort *port, int fd, const void *buf, size_t size, off_t 
 /* At most `max` bytes of a regular file behind `name`, NUL-terminated: -EFBIG over it, -EINVAL if it is not regular. */
 int sw_port_read_file(SwPort *port, int dirfd, const char *name, size_t max, char **ret_text,
                       struct stat *ret_st) G_GNUC_WARN_UNUSED_RESULT;
+
+/* Something happened `n` times. */
+static inline void sw_count(const SwPort *port, SwCount what, guint64 n)
+{
+    if (port->metrics)
+        sw_metrics_add(port->metrics, what, n);
+}
 
 static inline void sw_port_free(SwPort *port)
 {

@@ -24,6 +24,7 @@ typedef struct {
     SwProc *proc;     /* owned reference */
     SwMount mount;    /* of the source, on NFS */
     SwOverOpen *over; /* likewise */
+    SwPort uncounted; /* the members as they were before sw_port_posix_count */
     SwPort raw;       /* the members as they were before sw_port_posix_suit */
     pthread_rwlock_t guards[SW_NAME_GUARDS];
 } SwPosix;
