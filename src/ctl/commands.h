@@ -9,6 +9,7 @@
 extern const SwCommand sw_status_command;
 extern const SwCommand sw_locks_command;
 extern const SwCommand sw_break_command;
+extern const SwCommand sw_doctor_command;
 extern const SwCommand sw_gc_command;
 extern const SwCommand sw_metrics_command;
 extern const SwCommand sw_salvage_list_command;

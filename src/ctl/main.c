@@ -16,6 +16,7 @@ static const char help[] =
     "       safewritectl break [--force] [PATH] LOCK|HOST\n"
     "       safewritectl gc [--json] [--salvage-max SIZE] [--salvage-age TIME] PATH\n"
     "       safewritectl metrics [--json] [--textfile DIR] [PATH]\n"
+    "       safewritectl doctor [--json] [--salvage-max SIZE] [PATH]\n"
     "       safewritectl salvage list [--json] PATH\n"
     "       safewritectl salvage restore [--to FILE] [--force] PATH ENTRY\n"
     "       safewritectl salvage drop PATH ENTRY|--all\n"
@@ -29,13 +30,15 @@ static const char help[] =
     "  break     end the lock of an application, or a host, whoever holds it or lives\n"
     "  gc        clear away what dead hosts have left\n"
     "  metrics   what mounts have counted, for Prometheus\n"
+    "  doctor    what is wrong with this machine, a source or its mounts, and what to do\n"
     "  salvage   show, bring back or remove bytes that could not be committed\n"
     "\n"
     "Each command has a --help of its own.  Exit status: 0 done, 1 failed, 2 wrong command line.\n";
 
 static const SwCommand *const commands[] = {
-    &sw_status_command,  &sw_locks_command,        &sw_break_command,           &sw_gc_command,
-    &sw_metrics_command, &sw_salvage_list_command, &sw_salvage_restore_command, &sw_salvage_drop_command,
+    &sw_status_command,       &sw_locks_command,           &sw_break_command,
+    &sw_gc_command,           &sw_metrics_command,         &sw_doctor_command,
+    &sw_salvage_list_command, &sw_salvage_restore_command, &sw_salvage_drop_command,
 };
 
 /* How many of the words make up its name; 0: it is not meant. */
