@@ -19,6 +19,7 @@ static GOptionContext *context_of(const SwCommand *command, SwArguments *ret_arg
         {"to", 0, 0, G_OPTION_ARG_FILENAME, &ret_arguments->to, "Put it there", "FILE"},
         {"textfile", 0, 0, G_OPTION_ARG_FILENAME, &ret_arguments->textfile, "Write files for node_exporter there",
          "DIR"},
+        {"watch", 0, 0, G_OPTION_ARG_STRING, &ret_arguments->watch, "Watch for so long", "TIME"},
         {"force", 0, 0, G_OPTION_ARG_NONE, &ret_arguments->force, "Even so", NULL},
         {"all", 0, 0, G_OPTION_ARG_NONE, &ret_arguments->all, "Every entry", NULL},
         {"salvage-max", 0, 0, G_OPTION_ARG_STRING, &ret_arguments->salvage_max, "Trim salvage to this", "SIZE"},
@@ -67,6 +68,7 @@ int sw_command_run(const SwCommand *command, int argc, char **argv)
     written = sw_finish_output();
     g_free(arguments.to);
     g_free(arguments.textfile);
+    g_free(arguments.watch);
     g_free(arguments.salvage_max);
     g_free(arguments.salvage_age);
     g_strfreev(arguments.words);

@@ -10,6 +10,7 @@ typedef struct {
     gboolean json, all, force;
     char *to;
     char *textfile;
+    char *watch;
     char *salvage_max, *salvage_age;
     char **words; /* NULL: none */
     guint n_words;

@@ -7,8 +7,11 @@
 #include "args.h"
 
 extern const SwCommand sw_status_command;
+extern const SwCommand sw_hosts_command;
 extern const SwCommand sw_locks_command;
+extern const SwCommand sw_stages_command;
 extern const SwCommand sw_break_command;
+extern const SwCommand sw_clean_command;
 extern const SwCommand sw_doctor_command;
 extern const SwCommand sw_gc_command;
 extern const SwCommand sw_metrics_command;

@@ -12,9 +12,12 @@
 
 static const char help[] =
     "Usage: safewritectl status [--json] [PATH]\n"
+    "       safewritectl hosts [--json] [--watch TIME] PATH\n"
     "       safewritectl locks [--json] PATH [FILE...]\n"
+    "       safewritectl stages [--json] PATH\n"
     "       safewritectl break [--force] [PATH] LOCK|HOST\n"
     "       safewritectl gc [--json] [--salvage-max SIZE] [--salvage-age TIME] PATH\n"
+    "       safewritectl clean [--json] [--force] SOURCE\n"
     "       safewritectl metrics [--json] [--textfile DIR] [PATH]\n"
     "       safewritectl doctor [--json] [--salvage-max SIZE] [PATH]\n"
     "       safewritectl salvage list [--json] PATH\n"
@@ -26,9 +29,12 @@ static const char help[] =
     "is mounted by safewritefs.\n"
     "\n"
     "  status    mounts, hosts alive and dead, leases on contents, stages, salvage\n"
+    "  hosts     who uses a source, and whether their heartbeats come\n"
     "  locks     who holds what, since when\n"
+    "  stages    what is being written, by whom, since when\n"
     "  break     end the lock of an application, or a host, whoever holds it or lives\n"
     "  gc        clear away what dead hosts have left\n"
+    "  clean     make a plain directory of a source that no host uses any more\n"
     "  metrics   what mounts have counted, for Prometheus\n"
     "  doctor    what is wrong with this machine, a source or its mounts, and what to do\n"
     "  salvage   show, bring back or remove bytes that could not be committed\n"
@@ -36,9 +42,9 @@ static const char help[] =
     "Each command has a --help of its own.  Exit status: 0 done, 1 failed, 2 wrong command line.\n";
 
 static const SwCommand *const commands[] = {
-    &sw_status_command,       &sw_locks_command,           &sw_break_command,
-    &sw_gc_command,           &sw_metrics_command,         &sw_doctor_command,
-    &sw_salvage_list_command, &sw_salvage_restore_command, &sw_salvage_drop_command,
+    &sw_status_command, &sw_hosts_command,        &sw_stages_command,          &sw_locks_command,
+    &sw_break_command,  &sw_gc_command,           &sw_clean_command,           &sw_metrics_command,
+    &sw_doctor_command, &sw_salvage_list_command, &sw_salvage_restore_command, &sw_salvage_drop_command,
 };
 
 /* How many of the words make up its name; 0: it is not meant. */

@@ -193,6 +193,9 @@ gboolean sw_is_dead_here(SwControl *control, const char *host_id);
 /* The record of a host: -EBADMSG unless it is one of the expected owner. */
 int sw_read_record(SwControl *control, int fd, SwHostRecord *ret_record) G_GNUC_WARN_UNUSED_RESULT;
 
+/* The note its owner left beside a stage (sw_control_describe), if it is one; *ret_info is to be cleared. */
+gboolean sw_stage_note(SwPort *port, int dirfd, const char *note, uid_t owner, SwSalvageInfo *ret_info);
+
 /* ---- last_append.c */
 
 /*

@@ -75,8 +75,7 @@ void sw_sweep_leases(SwControl *control)
 
 /* ---- stages of the dead */
 
-/* The note its owner left beside the stage (sw_control_describe), if it is one; *ret_info is to be cleared. */
-static gboolean read_description(SwPort *port, int dirfd, const char *note, uid_t owner, SwSalvageInfo *ret_info)
+gboolean sw_stage_note(SwPort *port, int dirfd, const char *note, uid_t owner, SwSalvageInfo *ret_info)
 {
     g_autofree char *text = NULL;
     struct stat st;
@@ -96,7 +95,7 @@ static int evacuate_file(SwControl *control, int dirfd, const char *name, const 
     g_autofree char *note = g_strconcat(name, SW_DESCRIPTION, NULL);
     SwCred owner = {.uid = st->st_uid, .gid = st->st_gid};
     SwSalvageInfo known = {0};
-    gboolean described = read_description(port, dirfd, note, st->st_uid, &known);
+    gboolean described = sw_stage_note(port, dirfd, note, st->st_uid, &known);
     SwSalvageInfo info = {.path = described ? known.path : (char *)"", .reason = (char *)reason};
     int r;
 

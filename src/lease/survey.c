@@ -233,6 +233,70 @@ static SwSurveyHost *look_at_host(SwSurvey *survey, const char *id)
     return host;
 }
 
+/* ---- stages */
+
+static void stage_free(gpointer data)
+{
+    SwSurveyStage *stage = data;
+
+    sw_salvage_info_clear(&stage->says);
+    g_free(stage->name);
+    g_free(stage);
+}
+
+static void add_stage(SwSurvey *survey, int dirfd, guint worker, const char *name, GPtrArray *stages)
+{
+    g_autofree char *note = g_strconcat(name, SW_DESCRIPTION, NULL);
+    SwSurveyStage *stage;
+    struct stat st;
+
+    if (g_str_has_suffix(name, SW_DESCRIPTION) || survey->port->statat(survey->port, dirfd, name, &st) < 0 ||
+        !S_ISREG(st.st_mode))
+        return;
+    stage = g_new0(SwSurveyStage, 1);
+    stage->name = g_strdup_printf("%u/%s", worker, name);
+    stage->uid = st.st_uid;
+    stage->bytes = (guint64)MAX(st.st_size, 0);
+    stage->idle_us = age_us(survey, &st);
+    if (!sw_stage_note(survey->port, dirfd, note, st.st_uid, &stage->says))
+        stage->says = (SwSalvageInfo){0};
+    g_ptr_array_add(stages, stage);
+}
+
+static int add_worker(SwSurvey *survey, int dirfd, guint worker, GPtrArray *stages)
+{
+    g_autoptr(GPtrArray) names = NULL;
+    char path[8];
+    int fd, r;
+
+    (void)snprintf(path, sizeof path, "%u", worker);
+    fd = survey->port->openat(survey->port, dirfd, path, OPEN_DIR, 0);
+    r = names_of(survey, fd, SW_STAGES_MAX, &names);
+    for (guint i = 0; r == 0 && i < names->len; i++)
+        add_stage(survey, fd, worker, names->pdata[i], stages);
+    sw_fd_close(survey->port, &fd);
+    return r;
+}
+
+int sw_survey_stages(SwSurvey *survey, const char *host_id, GPtrArray **ret_stages)
+{
+    SwPort *port = survey->port;
+    GPtrArray *stages = g_ptr_array_new_with_free_func(stage_free);
+    int host = sw_open_trusted(port, survey->hosts, host_id, survey->owner);
+    int fd = host < 0 ? host : port->openat(port, host, "stage", OPEN_DIR, 0);
+    int r = fd == -ENOENT ? 0 : MIN(fd, 0);
+
+    for (guint i = 0; r == 0 && fd >= 0 && i < SW_STAGE_DIRS; i++)
+        r = add_worker(survey, fd, i, stages);
+    sw_fd_close(port, &fd);
+    sw_fd_close(port, &host);
+    if (r == 0)
+        *ret_stages = stages;
+    else
+        g_ptr_array_unref(stages);
+    return r;
+}
+
 gboolean sw_survey_counter(const SwSurvey *survey, const char *id, guint64 *ret_counter)
 {
     SwPort *port = survey->port;

@@ -62,6 +62,18 @@ int sw_survey_hosts(SwSurvey *survey, GPtrArray **ret_hosts) G_GNUC_WARN_UNUSED_
 /* Among those; NULL: it is gone. */
 const SwSurveyHost *sw_survey_find(GPtrArray *hosts, const char *host_id);
 
+/* A file that a host has staged. */
+typedef struct {
+    char *name; /* "<worker>/<name>" */
+    uid_t uid;
+    guint64 bytes;
+    gint64 idle_us;     /* since its last change; negative: not known */
+    SwSalvageInfo says; /* the note beside it; `path` is NULL where there is none */
+} SwSurveyStage;
+
+/* All stages of that host.  -EACCES and the like: who runs this may not look into them. */
+int sw_survey_stages(SwSurvey *survey, const char *host_id, GPtrArray **ret_stages) G_GNUC_WARN_UNUSED_RESULT;
+
 /* The counter of a host as it is now (P18); FALSE: it has no record that can be looked at. */
 gboolean sw_survey_counter(const SwSurvey *survey, const char *host_id, guint64 *ret_counter);
 

@@ -3,8 +3,6 @@
  * Attributes: of a stage through its file, of an open version through its handle, of anything else by its name.
  */
 #include "../core/acl.h"
-#include "../core/lock_line.h"
-#include "../core/metrics.h"
 #include "internal.h"
 
 #include <errno.h>
@@ -326,50 +324,6 @@ int sw_overlay_setattr(SwOverlay *ov, const SwCaller *caller, SwNode *node, SwHa
 
 /* ---- extended */
 
-static guint count_stages(SwOverlay *ov)
-{
-    guint n = 0;
-    GHashTableIter iter;
-    gpointer key;
-    SW_HOLD(&ov->lock);
-    g_hash_table_iter_init(&iter, ov->pending);
-    while (g_hash_table_iter_next(&iter, &key, NULL))
-        n += g_slist_length(((const SwPending *)key)->stages);
-    return n;
-}
-
-static char *metrics_text(SwOverlay *ov)
-{
-    SwMetrics *metrics = ov->port->metrics;
-    if (!metrics)
-        return g_strdup("");
-    sw_metrics_set(metrics, SW_COUNT_STAGES, count_stages(ov));
-    sw_mutex_lock(&ov->lock);
-    guint nodes = g_hash_table_size(ov->nodes) + g_hash_table_size(ov->strays);
-    sw_mutex_unlock(&ov->lock);
-    sw_metrics_set(metrics, SW_COUNT_NODES, nodes);
-    sw_metrics_set(metrics, SW_COUNT_UPTIME, (guint64)(ov->port->now_us(ov->port) - ov->began_us));
-    return sw_metrics_text(metrics, SW_VERSION, sw_control_host_id(ov->control));
-}
-
-/* For safewritectl, and not on the source: attributes of the mount's root for root and the mount's user.  What programs
- * lock through this mount (K7), and what it has done.
- */
-static gboolean is_ours(SwOverlay *ov, SwNode *node, const char *key)
-{
-    return node == ov->root && (strcmp(key, SW_LOCKS_XATTR) == 0 || strcmp(key, SW_METRICS_XATTR) == 0);
-}
-
-static ssize_t get_ours(SwOverlay *ov, const char *key, void *buf, size_t size)
-{
-    g_autofree char *text = strcmp(key, SW_LOCKS_XATTR) == 0 ? sw_file_locks_text(ov) : metrics_text(ov);
-    size_t length = MIN(strlen(text), XATTR_SIZE_MAX);
-    if (size && length > size)
-        return -ERANGE;
-    memcpy(buf, text, size ? length : 0);
-    return length;
-}
-
 static gboolean is_acl(const char *key)
 {
     return strcmp(key, SW_ACL_ACCESS) == 0 || strcmp(key, SW_ACL_DEFAULT) == 0;
@@ -383,8 +337,8 @@ gboolean sw_overlay_has_acls(SwOverlay *ov)
 ssize_t sw_overlay_getxattr(SwOverlay *ov, const SwCaller *caller, SwNode *node, const char *key, void *buf,
                             size_t size)
 {
-    if (is_ours(ov, node, key))
-        return caller->cred.uid == 0 || caller->cred.uid == geteuid() ? get_ours(ov, key, buf, size) : -ENODATA;
+    if (sw_is_told(ov, node, key))
+        return sw_tell(ov, caller, key, buf, size);
     ov->port->become(ov->port, &caller->cred);
     g_auto(Place) place;
     ssize_t r = find_place(ov, node, NULL, &place);

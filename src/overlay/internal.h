@@ -150,10 +150,11 @@ struct SwStage {
     gboolean was_in_flight;                  /* S: a descriptor may have been on its way somewhere */
     gboolean was_mapped;                     /* S: and one of them did */
     pid_t mark;                              /* S: last pid when first opened */
-    gint64 last_write_us;                    /* S */
-    gint64 published_us;                     /* S: of a stream, when last */
-    int gone_error;                          /* S */
-    pid_t writer_tid, writer_pid;            /* S: the last writing thread and its process, to spare a look at /proc */
+    gint64 opened_us;
+    gint64 last_write_us;         /* S */
+    gint64 published_us;          /* S: of a stream, when last */
+    int gone_error;               /* S */
+    pid_t writer_tid, writer_pid; /* S: the last writing thread and its process, to spare a look at /proc */
 };
 
 typedef enum {
@@ -525,6 +526,15 @@ void sw_old_unwatch_locked(SwOverlay *ov, SwHandle *handle);
 void sw_old_released(SwOverlay *ov, const SwOld *held);
 /* Keeps what is still read, drops what was kept long enough. */
 gint64 sw_old_look(SwOverlay *ov, gint64 now_us);
+
+/* ---- overlay.c */
+/* All stages that stand at a name, counted; to be freed with g_ptr_array_unref. */
+GPtrArray *sw_stages_all(SwOverlay *ov);
+
+/* ---- telling.c */
+/* An attribute of that node that is not on the source? */
+gboolean sw_is_told(SwOverlay *ov, const SwNode *node, const char *key);
+ssize_t sw_tell(SwOverlay *ov, const SwCaller *caller, const char *key, void *buf, size_t size);
 
 /* ---- append.c */
 ssize_t sw_append_write(SwOverlay *ov, SwHandle *handle, const SwCaller *caller, const void *buf, size_t size,

@@ -146,8 +146,7 @@ SwNode *sw_overlay_root(SwOverlay *ov)
     return ov->root;
 }
 
-/* All stages that stand at a name, counted. */
-static GPtrArray *all_stages(SwOverlay *ov)
+GPtrArray *sw_stages_all(SwOverlay *ov)
 {
     GPtrArray *stages = g_ptr_array_new_with_free_func((GDestroyNotify)sw_stage_unref);
     GHashTableIter iter;
@@ -193,7 +192,7 @@ void sw_overlay_fenced(SwOverlay *ov)
 static gint64 tick_streams(SwOverlay *ov, gint64 now)
 {
     gint64 next = G_MAXINT64;
-    g_autoptr(GPtrArray) stages = all_stages(ov);
+    g_autoptr(GPtrArray) stages = sw_stages_all(ov);
     for (guint i = 0; i < stages->len; i++) {
         SwStage *stage = stages->pdata[i];
         if (!sw_mutex_trylock(&stage->lock))
@@ -279,7 +278,7 @@ void sw_overlay_free(SwOverlay *ov)
         return;
     ov->stale = NULL; /* the kernel has forgotten everything by now */
     (void)sw_append_tick(ov, G_MAXINT64 / 2);
-    GPtrArray *stages = all_stages(ov);
+    GPtrArray *stages = sw_stages_all(ov);
     for (guint i = 0; i < stages->len; i++)
         end_stage(ov, stages->pdata[i]);
     g_ptr_array_unref(stages);

@@ -140,6 +140,7 @@ static SwStage *stage_alloc(SwOverlay *ov, const SwCaller *caller, SwNode *paren
     stage->cred = caller->cred;
     stage->family = g_array_new(FALSE, FALSE, sizeof(pid_t));
     stage->klass = SW_CLASS_STAGED;
+    stage->opened_us = ov->port->now_us(ov->port);
     sw_ranges_init(&stage->ranges);
     if (ov->port->last_pid(ov->port, &stage->mark) < 0)
         stage->mark = 0;

@@ -513,6 +513,9 @@ class Lab:
             assert result.returncode == 0, "safewritectl %s: %s" % (" ".join(words), result.stderr)
         return result
 
+    def start_ctl(self, *words):
+        return subprocess.Popen([CTL, *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
     def salvage(self, source, name=None):
         """The salvage entries of a source, those of one name if given."""
         entries = json.loads(self.ctl("salvage", "list", "--json", source).stdout)

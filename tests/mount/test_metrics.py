@@ -9,7 +9,7 @@ import signal
 import subprocess
 
 import pytest
-from harness import CTL, SLOWNESS, Frozen, eventually, read_text
+from harness import CTL, Frozen, eventually, read_text
 from test_ctl import documented, names_in
 
 LEASE = 2
@@ -156,13 +156,13 @@ def test_openmetrics(lab, mount):
 
 def test_a_frozen_mount(lab, source):
     """C24: it is shown as down, and nobody waits for it."""
-    mount = lab.host(source, "plain", "lease=60", namespaces=False)
-    with Frozen(mount):
-        done = lab.ctl("metrics", mount.mnt, timeout=30 * SLOWNESS)
+    host = lab.host(source, "alpha", "lease=60")
+    with Frozen(host):
+        done = host.run([CTL, "metrics", host.mnt], cwd="/")
         found = samples(done.stdout)
         assert found["up", None] == 0 and found["source_hosts", "alive"] + found["source_hosts", "late"] == 1
         assert ("commits_total", "whole") not in found and "cannot be asked" in done.stderr
-        (shown,) = json.loads(lab.ctl("metrics", "--json", mount.mnt).stdout)
+        (shown,) = json.loads(host.run([CTL, "metrics", "--json", host.mnt], cwd="/").stdout)
         assert shown["up"] is False and shown["host"] is None
 
 
