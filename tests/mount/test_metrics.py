@@ -1,15 +1,20 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """safewritectl metrics: what a mount counts, in the formats that Prometheus and node_exporter read."""
 
+import http.server
 import json
 import os
 import re
 import shutil
 import signal
+import socket
 import subprocess
+import threading
+import urllib.parse
+import urllib.request
 
 import pytest
-from harness import CTL, Frozen, eventually, read_text
+from harness import CTL, ROOT, Frozen, eventually, read_text
 from test_ctl import documented, names_in
 
 LEASE = 2
@@ -177,3 +182,85 @@ def test_json(lab, mount, source):
     (create,) = [one for one in shown["times"] if one["label"] == "create"]
     assert create["count"] == sum(create["buckets"]) == 1
     assert lab.ctl("metrics", "/", check=False).returncode == 1
+
+
+class Exporter(http.server.BaseHTTPRequestHandler):
+    """Serves what the tool prints, as node_exporter serves files."""
+
+    mountpoint = None
+
+    def do_GET(self):
+        text = subprocess.run([CTL, "metrics", self.mountpoint], capture_output=True, check=True).stdout
+        self.send_response(200)
+        self.send_header("Content-Type", "application/openmetrics-text; version=1.0.0; charset=utf-8")
+        self.end_headers()
+        self.wfile.write(text)
+
+    def log_message(self, *_):
+        pass
+
+
+CONFIG = """
+global: {scrape_interval: 1s, evaluation_interval: 1s}
+rule_files: [%s]
+scrape_configs:
+  - job_name: safewritefs
+    static_configs: [{targets: ['127.0.0.1:%d']}]
+"""
+
+
+def ask(port, words):
+    try:
+        with urllib.request.urlopen("http://127.0.0.1:%d/api/v1/%s" % (port, words), timeout=10) as answer:
+            return json.load(answer)["data"]
+    except OSError:
+        return None
+
+
+@pytest.fixture
+def prometheus(lab, mount):
+    """A running Prometheus that scrapes the mount, with our rules; its port."""
+    program = shutil.which("prometheus")
+    if not program:
+        pytest.skip("no prometheus: package prometheus")
+    served = type("Served", (Exporter,), {"mountpoint": mount.mnt})
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), served)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        port = s.getsockname()[1]
+    config = lab.directory + "/prometheus.yml"
+    with open(config, "w", encoding="ascii") as f:
+        f.write(CONFIG % (ROOT + "/docs/monitoring/safewritefs.rules.yml", server.server_port))
+    words = ["--config.file=" + config, "--storage.tsdb.path=" + lab.directory + "/tsdb"]
+    with open(lab.directory + "/prometheus.log", "wb") as log:
+        process = subprocess.Popen(
+            [program, *words, "--web.listen-address=127.0.0.1:%d" % port], stdout=log, stderr=log, cwd="/"
+        )
+    yield port
+    process.terminate()
+    process.wait(timeout=60)
+    server.shutdown()
+    server.server_close()
+
+
+@pytest.mark.limit(180)
+def test_prometheus(mount, prometheus):
+    """Debian's Prometheus takes the numbers, knows their types, and has the alerts, none of which fires."""
+    for number in range(3):
+        mount.write("f%d" % number, b"data")
+
+    def query(expression):
+        found = ask(prometheus, "query?" + urllib.parse.urlencode({"query": expression}))
+        return float(found["result"][0]["value"][1]) if found and found["result"] else None
+
+    assert eventually(lambda: query("sum(safewritefs_commits_total)") == 3, 60)
+    assert query("safewritefs_up") == 1
+    assert 0 < query("histogram_quantile(0.5, sum by (le) (safewritefs_request_duration_seconds_bucket))") < 1
+    types = ask(prometheus, "metadata")
+    assert types["safewritefs_commits"][0]["type"] == "counter"
+    assert types["safewritefs_request_duration_seconds"][0]["type"] == "histogram"
+    (group,) = ask(prometheus, "rules")["groups"]
+    assert len(group["rules"]) == 10 and {rule["health"] for rule in group["rules"]} <= {"ok", "unknown"}
+    assert eventually(lambda: {rule["health"] for rule in ask(prometheus, "rules")["groups"][0]["rules"]} == {"ok"}, 30)
+    assert ask(prometheus, "alerts")["alerts"] == []
