@@ -203,7 +203,8 @@ static void ready(gpointer data)
         leave_terminal(d);
     const char *host_id = sw_control_host_id(d->control);
     g_autofree char *libfuse = sw_server_libfuse();
-    sw_log(SW_LOG_INFO, "%s mounted on %s as host %s, by %s", d->options.source, d->options.mountpoint, host_id, libfuse);
+    sw_log(SW_LOG_INFO, "%s mounted on %s as host %s, by %s", d->options.source, d->options.mountpoint, host_id,
+           libfuse);
     if (d->options.foreground)
         sw_notify("READY=1\nSTATUS=%s mounted on %s as host %s", d->options.source, d->options.mountpoint, host_id);
 }
