@@ -264,7 +264,7 @@ const SwCommand sw_clean_command = {
     .options = "json force",
     .min_words = 1,
     .max_words = 1,
-    .usage = "SOURCE",
+    .usage = "PATH",
     .summary =
         "Makes a plain directory of a source that no host uses any more: removes its control directory.  Refuses if\n"
         "a host may be alive, and without --force if something is in salvage.",

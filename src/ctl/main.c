@@ -17,7 +17,7 @@ static const char help[] =
     "       safewritectl stages [--json] PATH\n"
     "       safewritectl break [--force] [PATH] LOCK|HOST\n"
     "       safewritectl gc [--json] [--salvage-max SIZE] [--salvage-age TIME] PATH\n"
-    "       safewritectl clean [--json] [--force] SOURCE\n"
+    "       safewritectl clean [--json] [--force] PATH\n"
     "       safewritectl metrics [--json] [--textfile DIR] [PATH]\n"
     "       safewritectl doctor [--json] [--salvage-max SIZE] [PATH]\n"
     "       safewritectl salvage list [--json] PATH\n"
