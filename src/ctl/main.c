@@ -18,6 +18,7 @@ static const char help[] =
     "       safewritectl break [--force] [PATH] LOCK|HOST\n"
     "       safewritectl gc [--json] [--salvage-max SIZE] [--salvage-age TIME] PATH\n"
     "       safewritectl clean [--json] [--force] PATH\n"
+    "       safewritectl top [--json] [PATH]\n"
     "       safewritectl metrics [--json] [--textfile DIR] [PATH]\n"
     "       safewritectl doctor [--json] [--salvage-max SIZE] [PATH]\n"
     "       safewritectl salvage list [--json] PATH\n"
@@ -35,6 +36,7 @@ static const char help[] =
     "  break     end the lock of an application, or a host, whoever holds it or lives\n"
     "  gc        clear away what dead hosts have left\n"
     "  clean     make a plain directory of a source that no host uses any more\n"
+    "  top       what is done, each second anew\n"
     "  metrics   what mounts have counted, for Prometheus\n"
     "  doctor    what is wrong with this machine, a source or its mounts, and what to do\n"
     "  salvage   show, bring back or remove bytes that could not be committed\n"
@@ -42,9 +44,10 @@ static const char help[] =
     "Each command has a --help of its own.  Exit status: 0 done, 1 failed, 2 wrong command line.\n";
 
 static const SwCommand *const commands[] = {
-    &sw_status_command, &sw_hosts_command,        &sw_stages_command,          &sw_locks_command,
-    &sw_break_command,  &sw_gc_command,           &sw_clean_command,           &sw_metrics_command,
-    &sw_doctor_command, &sw_salvage_list_command, &sw_salvage_restore_command, &sw_salvage_drop_command,
+    &sw_status_command,       &sw_hosts_command, &sw_stages_command,       &sw_locks_command,
+    &sw_break_command,        &sw_gc_command,    &sw_clean_command,        &sw_metrics_command,
+    &sw_doctor_command,       &sw_top_command,   &sw_salvage_list_command, &sw_salvage_restore_command,
+    &sw_salvage_drop_command,
 };
 
 /* How many of the words make up its name; 0: it is not meant. */

@@ -152,6 +152,14 @@ void sw_json_size(SwJson *json, const char *key, guint64 value)
     g_string_append_printf(json->out, "%" G_GUINT64_FORMAT, value);
 }
 
+void sw_json_decimal(SwJson *json, const char *key, double value)
+{
+    char text[G_ASCII_DTOSTR_BUF_SIZE];
+
+    begin(json, key);
+    g_string_append(json->out, g_ascii_formatd(text, sizeof text, "%.6f", value));
+}
+
 void sw_json_bool(SwJson *json, const char *key, gboolean value)
 {
     begin(json, key);

@@ -39,6 +39,8 @@ void sw_json_close(SwJson *json);
 void sw_json_text(SwJson *json, const char *key, const char *value); /* NULL: null */
 void sw_json_number(SwJson *json, const char *key, gint64 value);
 void sw_json_size(SwJson *json, const char *key, guint64 value);
+/* With six digits behind the point, whatever the locale. */
+void sw_json_decimal(SwJson *json, const char *key, double value);
 void sw_json_bool(SwJson *json, const char *key, gboolean value);
 void sw_json_null(SwJson *json, const char *key);
 void sw_json_seconds(SwJson *json, const char *key, gint64 us);
