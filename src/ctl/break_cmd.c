@@ -15,6 +15,7 @@
 
 /* What is to be broken, as far as it is known. */
 typedef struct {
+    gboolean as_json;
     SwPlace place;
     SwSurvey survey;
     GPtrArray *hosts;
@@ -100,6 +101,27 @@ static gboolean still_stands(const Target *target)
     return TRUE;
 }
 
+/* Of a host, what tells of a lock is NULL. */
+static void print_json(const Target *target, const SwLockText *says)
+{
+    SwJson json;
+
+    sw_json_init(&json);
+    sw_json_open(&json, NULL, '{');
+    sw_json_text(&json, "source", target->place.path);
+    sw_json_text(&json, "kind", says ? "lock" : "host");
+    sw_json_text(&json, "host", !says ? target->host->id : *says->host_id ? says->host_id : NULL);
+    sw_json_text(&json, "path", says ? target->path : NULL);
+    if (says) {
+        sw_json_number(&json, "pid", says->pid);
+        sw_json_bool(&json, "object_left", still_stands(target));
+    } else {
+        sw_json_null(&json, "pid");
+        sw_json_null(&json, "object_left");
+    }
+    sw_json_finish(&json);
+}
+
 static int break_lock(Target *target, SwControl *control)
 {
     g_autofree char *shown = sw_printable(target->path, FALSE);
@@ -111,6 +133,10 @@ static int break_lock(Target *target, SwControl *control)
     if (r < 0)
         return sw_fail("cannot break the lock %s/%s: %s", target->place.path, shown,
                        r == -EAGAIN ? "somebody else is breaking it" : g_strerror(-r));
+    if (target->as_json) {
+        print_json(target, &says);
+        return 0;
+    }
     (void)printf("broke the lock %s/%s of process %" G_GINT64_FORMAT " on host %s; %s\n", target->place.path, shown,
                  says.pid, *says.host_id ? says.host_id : "?",
                  still_stands(target) ? "what stands there now stays: it is no lock, or a new one"
@@ -140,7 +166,10 @@ static int break_host(Target *target, SwControl *control)
     if (r < 0 && r != -ENOENT) /* gone meanwhile: a dead mount of this machine is buried when we join */
         return sw_fail("cannot break host %s of %s: %s", target->host->id, target->place.path,
                        r == -EAGAIN ? "somebody else is breaking it" : g_strerror(-r));
-    (void)printf("broke host %s of %s; what it had staged is in salvage\n", target->host->id, target->place.path);
+    if (target->as_json)
+        print_json(target, NULL);
+    else
+        (void)printf("broke host %s of %s; what it had staged is in salvage\n", target->host->id, target->place.path);
     return 0;
 }
 
@@ -181,7 +210,7 @@ static int find_target(Target *target, const char *word)
 
 static int break_in_place(const SwArguments *arguments, const char *place, const char *word)
 {
-    Target target = {0};
+    Target target = {.as_json = arguments->json};
     int r = open_place(&target, place);
 
     if (r == 0)
@@ -244,7 +273,7 @@ static int run(const SwArguments *arguments)
 
 const SwCommand sw_break_command = {
     .name = "break",
-    .options = "force",
+    .options = "json force",
     .min_words = 1,
     .max_words = 2,
     .usage = "[PATH] LOCK|HOST",

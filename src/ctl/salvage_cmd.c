@@ -289,6 +289,20 @@ static int restore_to(Salvage *in, int from, const struct stat *st, const char *
     return r;
 }
 
+static void restored_json(const Salvage *in, const SwSalvageEntry *entry, const char *path, const char *to)
+{
+    SwJson json;
+
+    sw_json_init(&json);
+    sw_json_open(&json, NULL, '{');
+    sw_json_text(&json, "source", in->place.path);
+    sw_json_text(&json, "entry", entry->name);
+    sw_json_text(&json, "path", to ? NULL : path);
+    sw_json_text(&json, "to", to);
+    sw_json_number(&json, "size", entry->data.st_size);
+    sw_json_finish(&json);
+}
+
 static int restore_entry(Salvage *in, const SwSalvageEntry *entry, const SwArguments *arguments)
 {
     SwSalvageInfo info;
@@ -314,6 +328,8 @@ static int restore_entry(Salvage *in, const SwSalvageEntry *entry, const SwArgum
             r = sw_fail("cannot restore %s to %s%s%s: %s", entry->name, arguments->to ? "" : in->place.path,
                         arguments->to ? "" : "/", shown,
                         r == -EEXIST ? "there is a file already (--force replaces it)" : g_strerror(-r));
+        else if (arguments->json)
+            restored_json(in, entry, info.path, arguments->to);
     }
     sw_salvage_info_clear(&info);
     return r;
@@ -345,14 +361,15 @@ static int restore(Salvage *in, const SwArguments *arguments)
 
 /* ---- drop */
 
-static int drop_one(Salvage *in, const SwSalvageEntry *entry)
+static int drop_one(Salvage *in, const SwSalvageEntry *entry, guint *dropped)
 {
     int r = sw_salvage_drop(in->place.port, in->salvage, entry->name);
 
+    *dropped += r >= 0;
     return r < 0 ? sw_fail("cannot drop %s: %s", entry->name, g_strerror(-r)) : 0;
 }
 
-static int drop(Salvage *in, const SwArguments *arguments)
+static int drop_asked(Salvage *in, const SwArguments *arguments, guint *dropped)
 {
     g_autoptr(GPtrArray) entries = NULL;
     const SwSalvageEntry *entry;
@@ -361,15 +378,31 @@ static int drop(Salvage *in, const SwArguments *arguments)
 
     if (!arguments->all) {
         r = with_entry(in, arguments->words[1], &entry, &entries);
-        return r != 0 ? r : drop_one(in, entry);
+        return r != 0 ? r : drop_one(in, entry, dropped);
     }
     r = sw_salvage_scan(in->place.port, in->salvage, &entries);
     if (r < 0)
         return sw_fail("cannot list %s/%s/salvage: %s", in->place.path, SW_CONTROL_DIR, g_strerror(-r));
     for (guint i = 0; i < entries->len; i++)
-        if (drop_one(in, entries->pdata[i]) != 0)
+        if (drop_one(in, entries->pdata[i], dropped) != 0)
             result = SW_EXIT_FAILURE;
     return result;
+}
+
+static int drop(Salvage *in, const SwArguments *arguments)
+{
+    guint dropped = 0;
+    int r = drop_asked(in, arguments, &dropped);
+    SwJson json;
+
+    if (!arguments->json)
+        return r;
+    sw_json_init(&json);
+    sw_json_open(&json, NULL, '{');
+    sw_json_text(&json, "source", in->place.path);
+    sw_json_number(&json, "entries_dropped", dropped);
+    sw_json_finish(&json);
+    return r;
 }
 
 /* ---- the commands */
@@ -412,7 +445,7 @@ const SwCommand sw_salvage_list_command = {
 
 const SwCommand sw_salvage_restore_command = {
     .name = "salvage restore",
-    .options = "to force",
+    .options = "json to force",
     .min_words = 2,
     .max_words = 2,
     .usage = "PATH ENTRY",
@@ -423,7 +456,7 @@ const SwCommand sw_salvage_restore_command = {
 
 const SwCommand sw_salvage_drop_command = {
     .name = "salvage drop",
-    .options = "all",
+    .options = "json all",
     .min_words = 2,
     .max_words = 2,
     .usage = "PATH ENTRY|--all",

@@ -670,3 +670,39 @@ def test_salvage_json(lab, host, source):
     (entry,) = lab.salvage(source)
     assert set(entry) == documented("salvage list")
     assert entry["size"] == 1000 and abs(entry["unix_time_seconds"] - time.time()) < 600
+
+
+def test_json_of_what_changes_things(lab, host, source):
+    """break, salvage restore and salvage drop tell as JSON what they did."""
+    locker, writer = host.worker(), host.worker()
+    pid = locker(TAKE, path="x.lock")
+    done = look(lab, "break", "--json", source, "x.lock")
+    assert names_in(done) == documented("break")
+    assert (done["kind"], done["path"], done["pid"], done["object_left"]) == ("lock", "x.lock", pid, False)
+    assert done["host"].startswith("alpha.") and done["source"] == source
+    writer("fd = os.open('f', REPLACE); os.write(fd, b'lost')")
+    writer.kill()
+    entry = eventually(lambda: lab.salvage(source, "f"))[0]["entry"]
+    done = look(lab, "salvage", "restore", "--json", source, entry)
+    assert names_in(done) == documented("salvage restore")
+    assert done == {"source": source, "entry": entry, "path": "f", "to": None, "size": 4}
+    to = lab.directory + "/restored"
+    done = look(lab, "salvage", "restore", "--json", "--to", to, source, entry)
+    assert (done["path"], done["to"]) == (None, to) and read_text(to) == "lost"
+    assert lab.ctl("salvage", "restore", "--json", source, entry, check=False).stdout == ""
+    done = look(lab, "salvage", "drop", "--json", source, entry)
+    assert names_in(done) == documented("salvage drop") and done["entries_dropped"] == 1
+    assert look(lab, "salvage", "drop", "--json", source, "--all")["entries_dropped"] == 1
+    make_host(source, "other.0123456789abcdef", LEASE)
+    done = look(lab, "break", "--json", "--force", source, "other")
+    assert done["host"] == "other.0123456789abcdef" and done["kind"] == "host"
+    assert {done[name] for name in ("path", "pid", "object_left")} == {None}
+
+
+def test_json_everywhere():
+    """Each command takes --json, and the manual page has its names."""
+    usage = subprocess.run([CTL, "--help"], capture_output=True, text=True, check=True).stdout.split("\n\n")[0]
+    commands = [re.search(r"safewritectl ((?:[a-z]+ ?)+)", line).group(1).strip() for line in usage.splitlines()[:-1]]
+    assert len(commands) == 14
+    for line, command in zip(usage.splitlines(), commands):
+        assert "[--json]" in line and len(documented(command)) >= 2, command
