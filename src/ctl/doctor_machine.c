@@ -7,6 +7,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/capability.h>
+#include <mntent.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/resource.h>
@@ -144,25 +145,61 @@ static void check_limits(SwFindings *findings)
 
 /* ---- the configuration file */
 
-/* Globs that take in everything: few can mean that. */
-static void check_globs(SwFindings *findings, GKeyFile *file, const char *group)
+/* Globs that take in everything: few can mean that.  `where` is what has the option. */
+static void check_globs(SwFindings *findings, const char *where, const char *key, const char *value)
 {
     static const struct {
         const char *key, *what;
     } keys[] = {{"through", "no file is protected by it"},
                 {"locks", "every new file is taken for a lock file"},
                 {"private", "no new file is seen by other hosts before it is renamed"},
+                {"host-private", "no new file is seen by other hosts before it is renamed"},
                 {"stream", "every file is seen half-written"}};
+    g_auto(GStrv) globs = g_strsplit(*value == '+' ? value + 1 : value, ":", -1);
+    gboolean all =
+        g_strv_contains((const char *const *)globs, "*") || g_strv_contains((const char *const *)globs, "**");
 
-    for (guint i = 0; i < G_N_ELEMENTS(keys); i++) {
-        g_autofree char *value = g_key_file_get_value(file, group, keys[i].key, NULL);
-        g_auto(GStrv) globs = value ? g_strsplit(*value == '+' ? value + 1 : value, ":", -1) : NULL;
+    for (guint i = 0; all && i < G_N_ELEMENTS(keys); i++)
+        if (strcmp(key, keys[i].key) == 0)
+            sw_finding(findings, SW_FINDING_WARNING, "options", "name the files that are meant", "%s: %s=%s: %s", where,
+                       key, value, keys[i].what);
+}
 
-        if (globs &&
-            (g_strv_contains((const char *const *)globs, "*") || g_strv_contains((const char *const *)globs, "**")))
-            sw_finding(findings, SW_FINDING_WARNING, "options", "name the files that are meant", "%s, [%s]: %s=%s: %s",
-                       CONF_PATH, group, keys[i].key, value, keys[i].what);
+static void check_group(SwFindings *findings, GKeyFile *file, const char *group)
+{
+    g_autofree char *where = g_strdup_printf("%s, [%s]", CONF_PATH, group);
+    g_auto(GStrv) keys = g_key_file_get_keys(file, group, NULL, NULL);
+
+    for (guint i = 0; keys && keys[i]; i++) {
+        g_autofree char *value = g_key_file_get_value(file, group, keys[i], NULL);
+
+        if (value)
+            check_globs(findings, where, keys[i], value);
     }
+}
+
+static void check_fstab(SwFindings *findings)
+{
+    FILE *file = setmntent("/etc/fstab", "re");
+    const struct mntent *line;
+
+    while (file && (line = getmntent(file))) {
+        g_auto(GStrv) options = g_strsplit(line->mnt_opts, ",", -1);
+        g_autofree char *where = g_strdup_printf("/etc/fstab, %s", line->mnt_dir);
+
+        if (strcmp(line->mnt_type, "safewritefs") != 0 && strcmp(line->mnt_type, "fuse.safewritefs") != 0)
+            continue;
+        for (guint i = 0; options[i]; i++) {
+            char *value = strchr(options[i], '=');
+
+            if (value) {
+                *value = '\0';
+                check_globs(findings, where, options[i], value + 1);
+            }
+        }
+    }
+    if (file)
+        (void)endmntent(file);
 }
 
 /* The daemon's own parser says whether it would take the file. */
@@ -189,7 +226,7 @@ static void check_options(SwFindings *findings)
         return;
     groups = g_key_file_get_groups(file, NULL);
     for (guint i = 0; groups[i]; i++)
-        check_globs(findings, file, groups[i]);
+        check_group(findings, file, groups[i]);
 }
 
 void sw_doctor_machine(SwFindings *findings)
@@ -200,4 +237,5 @@ void sw_doctor_machine(SwFindings *findings)
     check_rights(findings);
     check_limits(findings);
     check_options(findings);
+    check_fstab(findings);
 }

@@ -82,6 +82,17 @@ def test_the_options(lab, text, result, says):
     assert any(one[0] == result and says in one[1] for one in found["options"]), found["options"]
 
 
+def test_the_fstab(lab):
+    """The same of the options there; other file systems are no business of this."""
+    script = "mount -t tmpfs none /mnt; cp -a /etc/passwd /etc/group /mnt; printf '%b' \"$0\" >/mnt/fstab; "
+    command = in_namespace(script + "mount --bind /mnt /etc")
+    command[-1] = (
+        "/s /m safewritefs rw,host-private=*,lease=9 0 0\\n/s /n fuse.safewritefs through=*.db 0 0\\n/t /o other locks=* 0 0\\n"
+    )
+    wrong = [text for result, text, _ in findings(lab, command=command)["options"] if result == "warning"]
+    assert len(wrong) == 1 and wrong[0].startswith("/etc/fstab, /m: host-private=*: no new file is seen")
+
+
 @pytest.mark.parametrize(
     "options,wrong",
     [

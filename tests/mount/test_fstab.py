@@ -28,7 +28,8 @@ def installed(tmp_path_factory):
 
 
 def find(top, name):
-    found = [path for path in glob.glob(top + "/**/" + name, recursive=True) if os.access(path, os.X_OK)]
+    paths = glob.glob(top + "/**/" + name, recursive=True)
+    found = [path for path in paths if os.path.isfile(path) and os.access(path, os.X_OK)]
     assert len(found) == 1, "%s: %r" % (name, found)
     return found[0]
 
