@@ -102,23 +102,24 @@ static int mount_session(SwServer *server, char **ret_why)
     return r;
 }
 
-/* Not if that is done already, for then another mount could be hit. */
-static void unmount_own(SwServer *server)
+/* Not if that is done already, for then another mount could be hit.  FALSE: ours is still there. */
+static gboolean unmount_own(SwServer *server)
 {
     struct pollfd poll_fd = {.fd = fuse_session_fd(server->session)};
     if (poll(&poll_fd, 1, 0) == 1 && poll_fd.revents & POLLERR)
-        return;
-    (void)umount2(server->setup.mountpoint, MNT_DETACH);
+        return TRUE;
+    return umount2(server->setup.mountpoint, MNT_DETACH) == 0;
 }
 
 static void unmount_session(SwServer *server)
 {
+    gboolean is_gone = TRUE;
     if (server->is_own_mount)
-        unmount_own(server);
+        is_gone = unmount_own(server);
     else if (server->mounted)
         fuse_session_unmount(server->session);
     /* What stays dead now is cleared by the next mount. */
-    if (server->covers_dead)
+    if (server->covers_dead && is_gone)
         (void)!sw_mounting_clear_dead(server->setup.mountpoint);
 }
 
@@ -174,15 +175,18 @@ static void *ticker(void *data)
     return NULL;
 }
 
-/* The mount answers: reports it. */
+/*
+ * The mount answers: reports it.  The daemon does not look at it to see.  If it were killed while it asks itself, the
+ * thread that waits for the answer would keep /dev/fuse open and wait for ever, and with it everybody who uses the
+ * mount.
+ */
 static gboolean announce(SwServer *server)
 {
-    struct stat st;
     gint64 until = server->port->now_us(server->port) + GREETING_US;
     while (!g_atomic_int_get(&server->greeted) && !sw_readers_ended(server->readers) &&
            server->port->now_us(server->port) < until)
         g_usleep(500);
-    if (!g_atomic_int_get(&server->greeted) || stat(server->setup.mountpoint, &st) < 0)
+    if (!g_atomic_int_get(&server->greeted))
         return FALSE;
     server->setup.ready(server->setup.ready_data);
     return TRUE;

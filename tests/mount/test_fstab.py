@@ -7,12 +7,13 @@ another file over /etc/fstab, so that nothing of it is seen outside.
 
 import glob
 import os
+import re
 import shutil
 import subprocess
 
 import pytest
 from background import Background
-from harness import BUILD, DAEMON, eventually
+from harness import BUILD, DAEMON, ROOT, eventually
 
 
 @pytest.fixture(scope="module")
@@ -185,3 +186,40 @@ def test_unmounted_source_is_seen(machine, source):
     host.run("mount -a && umount -f %s" % host.mnt, cwd="/")
     assert eventually(lambda: not host.is_mounted())
     assert eventually(lambda: os.listdir(source + "/.safewritefs/hosts") == [])
+
+
+def lines_of_documents():
+    """Every line of fstab that the documents show."""
+    found = []
+    for name in ("README.md", "docs/operating.md", "docs/safewritefs.8"):
+        with open(os.path.join(ROOT, name), encoding="utf-8") as f:
+            found += re.findall(r"^ *(/\S+ +/\S+ +(?:fuse\.)?safewritefs +\S+ +0 0)$", f.read(), re.MULTILINE)
+    return found
+
+
+def test_lines_of_the_documents(lab, source):
+    """The lines that are there to be copied say nothing that would be refused."""
+    lines = [line.split() for line in lines_of_documents()]
+    assert len(lines) >= 5
+    for _, _, kind, options, *_ in lines:
+        done = subprocess.run([DAEMON, "--check", "-o", options, source, lab.directory], capture_output=True, check=False)
+        assert (done.returncode, done.stderr) == (0, b""), options
+
+
+def test_systemd_orders_by_the_line(lab):
+    """docs/operating.md: with that word, and not by itself, systemd mounts the share first."""
+    generator = "/lib/systemd/system-generators/systemd-fstab-generator"
+    if not os.path.exists(generator):
+        pytest.skip("no systemd")
+    (line,) = [line for line in lines_of_documents() if "nofail" in line]
+    word = "x-systemd.requires-mounts-for=/srv/nfs,"
+    for text, expected in ((line, True), (line.replace(word, ""), False)):
+        units = os.path.join(lab.directory, "units-%s" % expected)
+        os.mkdir(units)
+        with open(units + "/fstab", "w", encoding="ascii") as f:
+            f.write(text + "\n")
+        subprocess.run([generator, units, units, units], env={"SYSTEMD_FSTAB": units + "/fstab"}, check=True)
+        with open(units + "/cache.mount", encoding="utf-8") as f:
+            unit = f.read()
+        assert ("RequiresMountsFor=/srv/nfs\n" in unit) is expected
+        assert os.path.exists(units + "/remote-fs.target.wants/cache.mount")
