@@ -56,6 +56,7 @@ static void test_bounds(void **state)
     assert_complains(&config, &config.attr_cache_us, -1, "attr-cache");
     assert_complains(&config, &config.salvage_age_us, 19 * G_USEC_PER_SEC, "salvage-age");
     assert_complains(&config, &config.keep_old_us, 999999, "keep-old");
+    assert_complains(&config, &config.wait_source_us, -1, "wait-source");
     config.attr_cache_us = 0; /* strict */
     assert_null(sw_config_complaint(&config));
     config.lease_us = 2 * G_USEC_PER_SEC;

@@ -276,6 +276,7 @@ static void test_conf_precedence(void **state)
     g_autofree char *path = write_conf("# a comment\n"
                                        "[/nowhere/cache/]\nattr-cache = 3 \nprivate=+*.mount\nnoatime=true\nnodev=no\n"
                                        "[defaults]\nlease=5\nattr-cache=2\nprivate=+*.all\nro=yes\nthrough=a\\[b\n"
+                                       "require-fstype=nfs:nfs4\n"
                                        "[/elsewhere]\nlease=7\nnonsense=1\n");
     SwOptions options = parse(path, WORDS("/tmp", "/nowhere/cache", "-o", "lease=9,private=+*.line"));
 
@@ -285,6 +286,7 @@ static void test_conf_precedence(void **state)
     assert_true(has_glob(options.config.policy.private, "*.all"));
     assert_true(has_glob(options.config.policy.private, "*.line"));
     assert_true(has_glob(options.config.policy.through, "a\\[b"));
+    assert_string_equal(options.config.require_fstype, "nfs:nfs4");
     assert_true(options.config.read_only);
     assert_int_equal(options.mount_options->len, 2);
     assert_string_equal(options.mount_options->pdata[1], "noatime");
