@@ -190,6 +190,20 @@ static int check_shape(const SwOptionSpec *spec, const char *value, char **ret_w
     return 0;
 }
 
+/* libfuse knows no "atime" from 3.18 on: it is what there is without "noatime". */
+static void add_mount_option(SwOptions *options, const char *option)
+{
+    GPtrArray *all = options->mount_options;
+
+    if (strcmp(option, "atime") != 0) {
+        g_ptr_array_add(all, g_strdup(option));
+        return;
+    }
+    for (guint i = all->len; i > 0; i--)
+        if (!strcmp(all->pdata[i - 1], "noatime"))
+            g_ptr_array_remove_index(all, i - 1);
+}
+
 /* `token` is the option as written, of the right shape. */
 static int apply_option(SwOptions *options, const SwOptionSpec *spec, const char *value, const char *token,
                         char **ret_why)
@@ -209,7 +223,7 @@ static int apply_option(SwOptions *options, const SwOptionSpec *spec, const char
         return 0;
     case SW_OPTION_FLAG:
     case SW_OPTION_LABEL:
-        g_ptr_array_add(options->mount_options, g_strdup(token));
+        add_mount_option(options, token);
         return 0;
     case SW_OPTION_ALLOW_OTHER:
         options->allow_other = TRUE;
@@ -266,7 +280,7 @@ static int apply_conf_flag(SwOptions *options, const SwOptionSpec *spec, const c
     if (spec->kind != SW_OPTION_FLAG)
         options->config.read_only = truth == (spec->kind == SW_OPTION_RO);
     else if (truth)
-        g_ptr_array_add(options->mount_options, g_strdup(spec->name));
+        add_mount_option(options, spec->name);
     return 0;
 }
 

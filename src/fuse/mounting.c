@@ -57,7 +57,6 @@ static const struct {
     {"nodev", MOUNT_ATTR_NODEV, 0, NULL},
     {"exec", 0, MOUNT_ATTR_NOEXEC, NULL},
     {"noexec", MOUNT_ATTR_NOEXEC, 0, NULL},
-    {"atime", 0, MOUNT_ATTR_NOATIME, NULL},
     {"noatime", MOUNT_ATTR_NOATIME, 0, NULL},
     {"sync", 0, 0, "sync"},
     {"async", 0, 0, "async"},

@@ -84,7 +84,8 @@ def test_it_asks_its_own_mount_nothing(alpha):
     background.end()
     lines = [line for line in read_text(trace).splitlines() if '"%s"' % alpha.mnt in line]
     (mounted,) = [number for number, line in enumerate(lines) if " mount(" in line]
-    looks = [line for line in lines[mounted + 1 :] if "AT_STATX_DONT_SYNC" not in line]
+    # libfuse may start a mount(8) that writes mtab, and looks at nothing.
+    looks = [line for line in lines[mounted + 1 :] if "AT_STATX_DONT_SYNC" not in line and "execve(" not in line]
     assert mounted > 0 and looks == []
 
 

@@ -98,6 +98,20 @@ static void test_what_mount_hands_on(void **state)
     sw_options_clear(&options);
 }
 
+/* The last of the two counts, and "atime" is handed on to nobody. */
+static void test_atime(void **state)
+{
+    SwOptions options = PARSE("-o", "noatime,nodev,atime");
+    g_autofree char *text = sw_options_fuse_text(&options);
+
+    assert_string_equal(text, "fsname=/tmp,subtype=safewritefs,nodev");
+    sw_options_clear(&options);
+    options = PARSE("-o", "atime,noatime");
+    g_autofree char *other = sw_options_fuse_text(&options);
+    assert_string_equal(other, "fsname=/tmp,subtype=safewritefs,noatime");
+    sw_options_clear(&options);
+}
+
 static void test_any_order(void **state)
 {
     SwOptions options =
@@ -463,23 +477,15 @@ static void test_log_threads(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_defaults),
-        cmocka_unit_test(test_what_mount_hands_on),
-        cmocka_unit_test(test_any_order),
-        cmocka_unit_test(test_usage),
-        cmocka_unit_test(test_numbers),
-        cmocka_unit_test(test_bad_values),
-        cmocka_unit_test(test_types),
-        cmocka_unit_test(test_names),
-        cmocka_unit_test(test_lists),
-        cmocka_unit_test(test_commas),
-        cmocka_unit_test(test_conf_precedence),
-        cmocka_unit_test(test_conf_faults),
-        cmocka_unit_test(test_conf_missing),
-        cmocka_unit_test(test_paths),
-        cmocka_unit_test(test_escape),
-        cmocka_unit_test(test_bucket),
-        cmocka_unit_test(test_log),
+        cmocka_unit_test(test_defaults),    cmocka_unit_test(test_what_mount_hands_on),
+        cmocka_unit_test(test_any_order),   cmocka_unit_test(test_usage),
+        cmocka_unit_test(test_numbers),     cmocka_unit_test(test_bad_values),
+        cmocka_unit_test(test_types),       cmocka_unit_test(test_atime),
+        cmocka_unit_test(test_names),       cmocka_unit_test(test_lists),
+        cmocka_unit_test(test_commas),      cmocka_unit_test(test_conf_precedence),
+        cmocka_unit_test(test_conf_faults), cmocka_unit_test(test_conf_missing),
+        cmocka_unit_test(test_paths),       cmocka_unit_test(test_escape),
+        cmocka_unit_test(test_bucket),      cmocka_unit_test(test_log),
         cmocka_unit_test(test_log_threads),
     };
 
