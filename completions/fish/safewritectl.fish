@@ -7,6 +7,12 @@ function __safewritectl_usage
         string replace -rf "^$argv" ''
 end
 
+# What an option has to be followed by, as "FILE"; nothing for other words.
+function __safewritectl_value
+    string match -q -- '--*' $argv; and safewritectl --help 2>/dev/null |
+        string replace -rf '.*'(string escape --style=regex -- "$argv")' ([A-Z]+).*' '$1'
+end
+
 # The words before the cursor: the name of the command, which may be two words, then its operands.
 function __safewritectl_words
     set -l words (commandline -opc)[2..]
@@ -15,14 +21,10 @@ function __safewritectl_words
     for word in $words
         if test $skip = 1
             set skip 0
-        else
-            switch $word
-                case --to '--salvage-*'
-                    set skip 1
-                case '-*'
-                case '*'
-                    echo -- $word
-            end
+        else if not string match -q -- '-*' $word
+            echo -- $word
+        else if test -n "$(__safewritectl_value $word)"
+            set skip 1
         end
     end
 end
@@ -76,9 +78,8 @@ function __safewritectl_files
     end
 end
 
-function __safewritectl_after
-    set -l words (commandline -opc)
-    string match -q -- $argv[1] "$words[-1]"
+function __safewritectl_wants
+    contains -- "$(__safewritectl_value (commandline -opc)[-1])" $argv
 end
 
 set -l first 'test (count (commandline -opc)) = 1'
@@ -89,7 +90,6 @@ complete -c safewritectl -f
 complete -c safewritectl -n $first -a '(safewritectl --help | string replace -rf "^  ([a-z]+)   *(.*)" "\$1\t\$2")'
 complete -c safewritectl -n $first -a '--help --version'
 complete -c safewritectl -n $second -a '(__safewritectl_usage "salvage " | string replace -r " .*" "") --help'
-complete -c safewritectl -n "$later; and __safewritectl_after --to" -F
+complete -c safewritectl -n "$later; and __safewritectl_wants FILE DIR" -F
 complete -c safewritectl -n "$later; and string match -q -- '-*' (commandline -ct)" -a '(__safewritectl_options)'
-complete -c safewritectl -n "$later; and not __safewritectl_after '--*-*'; and not __safewritectl_after --to" \
-    -a '(__safewritectl_operands)'
+complete -c safewritectl -n "$later; and __safewritectl_wants ''" -a '(__safewritectl_operands)'

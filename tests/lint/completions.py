@@ -155,6 +155,9 @@ def ctl_cases(folder):
         yield f"safewritectl {name} --", set, options
         yield f"safewritectl {name} {folder}/pla", paths, {f"{folder}/place"}
     yield f"safewritectl salvage restore --to {folder}/place/fi", set, {f"{folder}/place/file"}
+    yield f"safewritectl metrics --textfile {folder}/pla", paths, {f"{folder}/place"}
+    yield f"safewritectl gc --salvage-max 1 {folder}/pla", paths, {f"{folder}/place"}
+    yield "safewritectl gc --salvage-max ", set, set()
     yield f"safewritectl locks --json {folder}/place fi", set, {"file"}
 
 
