@@ -18,7 +18,7 @@ import lint
 
 SHELL = sys.argv[1]
 PROBE, *PROGRAMS = map(os.path.abspath, sys.argv[2:5])
-COMPLETIONS = os.path.join(lint.ROOT, "completions", SHELL)
+COMPLETIONS = os.path.join(lint.ROOT, "packaging", "completions", SHELL)
 PATIENCE_S = 20
 
 BARE = {"bash": ["--norc", "--noprofile"], "zsh": ["-f"]}

@@ -15,5 +15,5 @@ def is_shell_script(path):
 
 
 PROGRAM = lint.need("shellcheck")
-SCRIPTS = [path for path in lint.files(".ci", "completions", "docs", "mount-helpers", "tests") if is_shell_script(path)]
+SCRIPTS = [path for path in lint.files(".ci", "packaging", "docs", "mount-helpers", "tests") if is_shell_script(path)]
 sys.exit(subprocess.run([PROGRAM, "--external-sources", *SCRIPTS], cwd=lint.ROOT).returncode)
