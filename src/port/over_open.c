@@ -40,11 +40,12 @@ static void change(SwOverOpen *over, gpointer number, gint by)
         g_hash_table_remove(over->counts, number);
 }
 
-static int opened(SwOverOpen *over, int fd)
+static int opened(SwPort *port, int fd)
 {
+    SwOverOpen *over = of(port);
     struct stat st;
 
-    if (fd < 0 || over->plain.statat(&over->plain, fd, "", &st) < 0 || !S_ISREG(st.st_mode))
+    if (fd < 0 || over->plain.statat(port, fd, "", &st) < 0 || !S_ISREG(st.st_mode))
         return fd;
     (void)pthread_mutex_lock(&over->lock);
     g_hash_table_insert(over->numbers, GINT_TO_POINTER(fd), key(st.st_ino));
@@ -65,23 +66,17 @@ static gboolean is_open(SwOverOpen *over, ino_t number)
 
 static int counted_openat(SwPort *port, int dirfd, const char *name, int flags, mode_t mode)
 {
-    SwOverOpen *over = of(port);
-
-    return opened(over, over->plain.openat(port, dirfd, name, flags, mode));
+    return opened(port, of(port)->plain.openat(port, dirfd, name, flags, mode));
 }
 
 static int counted_open_beneath(SwPort *port, int dirfd, const char *path, int flags)
 {
-    SwOverOpen *over = of(port);
-
-    return opened(over, over->plain.open_beneath(port, dirfd, path, flags));
+    return opened(port, of(port)->plain.open_beneath(port, dirfd, path, flags));
 }
 
 static int counted_reopen(SwPort *port, int fd, int flags)
 {
-    SwOverOpen *over = of(port);
-
-    return opened(over, over->plain.reopen(port, fd, flags));
+    return opened(port, of(port)->plain.reopen(port, fd, flags));
 }
 
 /* Counted until it is closed: once it is, the number may be another thread's. */
