@@ -7,9 +7,8 @@
 #define COUNTED(type, member, timer, parameters, arguments)                                                            \
     static type counted_##member parameters                                                                            \
     {                                                                                                                  \
-        SwPosix *posix = (SwPosix *)port;                                                                              \
         gint64 began_us = port->now_us(port);                                                                          \
-        type r = posix->uncounted.member arguments;                                                                    \
+        type r = port->uncounted->member arguments;                                                                    \
                                                                                                                        \
         sw_metrics_time(port->metrics, timer, port->now_us(port) - began_us);                                          \
         return r;                                                                                                      \
@@ -133,6 +132,7 @@ void sw_port_posix_count(SwPort *port, SwMetrics *metrics)
 
     port->metrics = metrics;
     posix->uncounted = *port;
+    port->uncounted = &posix->uncounted;
     bind_names(port);
     bind_data(port);
 }

@@ -87,6 +87,8 @@ struct SwPort {
     gboolean forgets_old;
     /* Where is counted what happens; NULL: nowhere.  Set before other threads use the port, and outlives it. */
     SwMetrics *metrics;
+    /* What the members call that count; also of a copy of the port, whose members may be called with the copy. */
+    const SwPort *uncounted;
 
     /* ---- credentials: the calling thread acts as `cred` from now on; NULL = as the daemon itself.  Cheap when nothing
      * changes.  A daemon that is not root ignores it. */
