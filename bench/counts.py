@@ -33,6 +33,8 @@ OPERATIONS = [
     ("lock and unlock: fcntl", "fcntl", 0),
     ("lock and unlock: flock", "flock", 0),
 ]
+# The same of whole programs, in the words of workloads.py: once each.
+PROGRAMS = ["git", "tar", "optuna"]
 UNCOUNTED = {"futex", "clock_nanosleep", "rt_sigtimedwait"}
 TALK = {"read", "readv", "write", "writev", "splice"}
 
@@ -44,7 +46,7 @@ class Instance:
         self.place = "%s/instances/safewritefs-bench-%d-%s" % (TRACING, os.getpid(), name)
         self.events = events
         os.mkdir(self.place)
-        self.tell("buffer_size_kb", "4096")
+        self.tell("buffer_size_kb", "32768")  # for each processor
         for event in events if only else ():
             self.tell("events/%s/filter" % event, only)
 
@@ -162,26 +164,46 @@ def done(place, operation, before, times, around):
     return first, last
 
 
-def counted(place, trace, operation, before):
-    """What one operation costs: messages, what they wait for, system calls, microseconds of the daemon's processor."""
-    toggle = iter((trace.start, trace.stop))
-    done(place, operation, before, TIMES, lambda: next(toggle)())
-    messages, calls = trace.found_messages(), trace.found_calls()
-    first, last = done(place, operation, before and MORE, MORE, trace.processor)  # undisturbed
+def told(trace, times):
+    """What was traced, divided: messages, what they wait for, system calls."""
+    messages = trace.found_messages()
     waits = {name: [wait for wait in known if wait is not None] for name, known in messages.items()}
     return {
-        "messages": {name: len(known) / TIMES for name, known in messages.items()},
+        "messages": {name: len(known) / times for name, known in messages.items()},
         "waits": {name: round(statistics.median(known), 1) for name, known in waits.items() if known},
-        "calls": {name: n / TIMES for name, n in calls.items()},
-        "processor": round((last - first) / MORE, 1),
+        "calls": {name: n / times for name, n in trace.found_calls().items()},
     }
 
 
-def table(system, place):
+def counted(place, trace, operation, before):
+    """What one operation costs: that, and microseconds of the daemon's processor."""
+    toggle = iter((trace.start, trace.stop))
+    done(place, operation, before, TIMES, lambda: next(toggle)())
+    found = told(trace, TIMES)
+    first, last = done(place, operation, before and MORE, MORE, trace.processor)  # undisturbed
+    return {**found, "processor": round((last - first) / MORE, 1)}
+
+
+def counted_program(place, trace, measure):
+    with place.fresh():
+        first = trace.processor()
+        trace.start()
+        measure(place)
+        time.sleep(0.05)
+        trace.stop()
+        return {**told(trace, 1), "processor": round(trace.processor() - first)}
+
+
+def table(system, place, workloads):
     """[{operation, messages, ...}] of a mount that stands still otherwise."""
     trace = Trace(system)
     try:
-        return [{"operation": what, **counted(place, trace, operation, before)} for what, operation, before in OPERATIONS]
+        found = [{"operation": what, **counted(place, trace, operation, before)} for what, operation, before in OPERATIONS]
+        for workload in workloads:
+            if workload.name in PROGRAMS:
+                what = "%s, the whole workload" % workload.name
+                found.append({"operation": what, **counted_program(place, trace, workload.measure)})
+        return found
     finally:
         trace.end()
 

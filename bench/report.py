@@ -155,6 +155,11 @@ def told(number):
     return "%.3g" % number if number < 0.1 else "%.2f" % number if number < 10 else "%.1f" % number
 
 
+def whole(number):
+    """A count, which is whole but for what happens once in a while."""
+    return "%.0f" % number if abs(number - round(number)) < 0.1 or number >= 100 else "%.1f" % number
+
+
 def row(*cells):
     return "| " + " | ".join(cells) + " |"
 
@@ -187,14 +192,16 @@ def count_lines(found):
     lines = ["", "## What one operation costs", "", *head("FUSE messages / daemon's calls / µs of its processor", *counts)]
     for number, first in enumerate(next(iter(counts.values()))):
         entries = [table[number] for table in counts.values()]
-        cells = ["%.1f / %.1f / %.0f" % (sum(e["messages"].values()), sum(e["calls"].values()), e["processor"]) for e in entries]
+        sums = [(sum(e["messages"].values()), sum(e["calls"].values()), e["processor"]) for e in entries]
+        cells = ["%s / %s / %.0f" % (whole(messages), whole(calls), processor) for messages, calls, processor in sums]
         lines.append(row(first["operation"], *cells))
     if OURS in counts:
         lines += ["", "Of %s, with the time from sending a message to its answer:" % OURS, ""]
         for entry in counts[OURS]:
             waits = entry["waits"]
-            parts = ["%s %.3g (%s µs)" % (name, n, told(waits.get(name))) for name, n in entry["messages"].items() if n >= 0.5]
-            calls = ["%s %.3g" % pair for pair in sorted(entry["calls"].items(), key=lambda pair: -pair[1]) if pair[1] >= 0.5]
+            parts = ["%s %s (%s µs)" % (name, whole(n), told(waits.get(name))) for name, n in entry["messages"].items() if n >= 0.5]
+            often = sorted(((n, name) for name, n in entry["calls"].items() if n >= 0.5), reverse=True)
+            calls = ["%s %s" % (name, whole(n)) for n, name in often[:16]]
             lines.append("- %s: %s; calls: %s" % (entry["operation"], ", ".join(parts) or "none", " ".join(calls) or "none"))
     return lines
 
