@@ -23,8 +23,9 @@ class Found:
         for sample in found["samples"]:
             self.values[sample["metric"], sample["lower"], sample["system"]][tuple(sample["turn"])] = sample["value"]
         self.lowers = [kind for kind in ("tmpfs", "ext4", "xfs", "btrfs") if any(key[1] == kind for key in self.values)]
-        self.systems = list(dict.fromkeys(sample["system"] for sample in found["samples"]))
-        self.peers = [name for name in self.systems if name not in ("native", "by hand") and not name.startswith(OURS)]
+        self.systems = list(found["systems"])
+        self.others = [name for name in self.systems if name != "native"]
+        self.peers = [name for name, kind in found["systems"].items() if kind == "peer"]
 
     def value(self, metric, lower, system):
         values = self.values.get((metric, lower, system))
@@ -177,12 +178,11 @@ def target_lines(found):
 
 
 def lower_lines(found, lower):
-    others = [name for name in found.systems if name != "native"]
-    lines = ["", "## %s" % lower, "", *head("", "native", *others)]
+    lines = ["", "## %s" % lower, "", *head("", "native", *found.others)]
     for metric, unit in workloads.UNITS.items():
         base = found.value(metric, lower, "native")
         if base is not None:
-            cells = [told(found.ratio(metric, lower, name)) for name in others]
+            cells = [told(found.ratio(metric, lower, name)) for name in found.others]
             lines.append(row(metric, "%s %s" % (told(base), unit), *cells))
     return lines
 
@@ -225,7 +225,7 @@ def text(found):
 
 COLOURS = {OURS: "#c0392b", "by hand": "#2c3e50", "bindfs": "#8e9aa0", "mergerfs": "#6c8ebf", "fuse-overlayfs": "#82b366",
            "passthrough_ll": "#d6a52c", "passthrough_fh": "#b08bbf"}
-LEFT, WIDTH, LINE = 210, 620, 15
+LEFT, WIDTH, LINE = 210, 640, 15
 LEAST, MOST = 0.003, 3.0
 
 
@@ -241,8 +241,8 @@ def label(x, y, words, anchor="start", weight="normal"):
 def chart(found):
     """A line for each workload, with a dot for each system where its ratio to native is."""
     parts, y = [], 50
-    for number, name in enumerate(found.systems[1:]):
-        x = LEFT + number * 105
+    for number, name in enumerate(found.others):
+        x = 14 + number * 118
         parts.append('<circle cx="%d" cy="16" r="4" fill="%s"/>' % (x, COLOURS.get(name, "#000")))
         parts.append(label(x + 8, 20, name))
     top = y - 8
@@ -254,10 +254,10 @@ def chart(found):
                 continue
             parts.append(label(LEFT - 10, y + 4, metric, "end"))
             parts.append('<line x1="%d" x2="%d" y1="%d" y2="%d" stroke="#eee"/>' % (LEFT, LEFT + WIDTH, y, y))
-            for name in reversed(found.systems[1:]):
+            for name in reversed(found.others):
                 ratio = found.ratio(metric, lower, name)
                 if ratio:
-                    size = 5 if name.startswith(OURS) else 3.5
+                    size = 5 if name == OURS else 3.5
                     words = html.escape("%s, %s on %s: %s" % (metric, name, lower, told(ratio)))
                     parts.append('<circle cx="%.1f" cy="%d" r="%g" fill="%s"><title>%s</title></circle>'
                                  % (across(ratio), y, size, COLOURS.get(name, "#000"), words))

@@ -130,6 +130,7 @@ class System:
 
     daemon = None
     is_mount = is_ours = False
+    kind = "directory"
 
     def __init__(self, name, commits="plain", package=None):
         self.name, self.commits, self.package = name, commits, package
@@ -153,6 +154,7 @@ class System:
 
 class Mount(System):
     is_mount = True
+    kind = "peer"
 
     def __init__(self, name, command, package=None, program=None):
         super().__init__(name, "plain", package)
@@ -196,6 +198,7 @@ class Mount(System):
 
 class Ours(Mount):
     is_ours = True
+    kind = "ours"
 
 
 def ours(name, program, options=""):
