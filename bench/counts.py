@@ -17,6 +17,7 @@ import time
 import systems
 
 TRACING = "/sys/kernel/tracing"
+SENT = re.compile(r" (\d+\.\d+): fuse_request_(\w+): connection \d+ req (\d+) (?:opcode \d+ \((?:FUSE_)?(\w*)\))?")
 TIMES = 20
 MORE = 200
 # What is counted, in the words of loops.c, and what has to be there before.
@@ -96,7 +97,7 @@ class Trace:
         """{message: [microseconds from its sending to its answer]}"""
         sent, found = {}, collections.defaultdict(list)
         for line in self.messages.lines():
-            match = re.search(r" (\d+\.\d+): fuse_request_(\w+): connection \d+ req (\d+) (?:opcode \d+ \((?:FUSE_)?(\w*)\))?", line)
+            match = SENT.search(line)
             if not match:
                 continue
             when, what, number, name = match.groups()
@@ -130,8 +131,8 @@ class Trace:
 
 def call_names():
     """Numbers of system calls, as the C library's headers have them."""
-    out = subprocess.run(["cc", "-E", "-dM", "-include", "sys/syscall.h", "-x", "c", "/dev/null"], capture_output=True, text=True,
-                         check=False).stdout
+    command = ["cc", "-E", "-dM", "-include", "sys/syscall.h", "-x", "c", "/dev/null"]
+    out = subprocess.run(command, capture_output=True, text=True, check=False).stdout
     return {int(number): name for name, number in re.findall(r"^#define __NR_(\w+) (\d+)$", out, re.MULTILINE)}
 
 

@@ -54,7 +54,8 @@ class Target:
     """`reached(found, lower)` tells a number, or None, and a remark."""
 
     def __init__(self, what, lowers, reached, least=None, most=None, unit=""):
-        self.what, self.lowers, self.reached, self.least, self.most, self.unit = what, lowers.split(), reached, least, most, unit
+        self.what, self.lowers, self.reached = what, lowers.split(), reached
+        self.least, self.most, self.unit = least, most, unit
 
     def is_met(self, number):
         return number >= self.least if self.least is not None else number <= self.most
@@ -173,7 +174,8 @@ def target_lines(found):
     lines = ["## Targets", "", row("target", "on", "wanted", "reached", "", ""), row("---", "---", "--:", "--:", "---", "---")]
     for entry in reached_targets(found):
         reached = told(entry["reached"]) + entry["unit"]
-        lines.append(row(entry["target"], entry["lower"], entry["wanted"], reached, entry["remark"], "met" if entry["met"] else "**no**"))
+        verdict = "met" if entry["met"] else "**no**"
+        lines.append(row(entry["target"], entry["lower"], entry["wanted"], reached, entry["remark"], verdict))
     return lines
 
 
@@ -199,7 +201,8 @@ def count_lines(found):
         lines += ["", "Of %s, with the time from sending a message to its answer:" % OURS, ""]
         for entry in counts[OURS]:
             waits = entry["waits"]
-            parts = ["%s %s (%s µs)" % (name, whole(n), told(waits.get(name))) for name, n in entry["messages"].items() if n >= 0.5]
+            sent = [(name, n) for name, n in entry["messages"].items() if n >= 0.5]
+            parts = ["%s %s (%s µs)" % (name, whole(n), told(waits.get(name))) for name, n in sent]
             often = sorted(((n, name) for name, n in entry["calls"].items() if n >= 0.5), reverse=True)
             calls = ["%s %s" % (name, whole(n)) for n, name in often[:16]]
             lines.append("- %s: %s; calls: %s" % (entry["operation"], ", ".join(parts) or "none", " ".join(calls) or "none"))
@@ -209,7 +212,8 @@ def count_lines(found):
 def text(found):
     raw = found.raw
     lines = ["# Measured " + raw["machine"]["when"], ""]
-    lines.append(", ".join("%s %s" % pair for pair in raw["machine"].items() if pair[0] != "when") + "; %d passes." % raw["passes"])
+    machine = ", ".join("%s %s" % pair for pair in raw["machine"].items() if pair[0] != "when")
+    lines.append("%s; %d passes." % (machine, raw["passes"]))
     lines += ["", "A number without a unit is a ratio: how many times as fast as native, median of interleaved runs.", ""]
     lines += target_lines(found)
     for lower in found.lowers:
@@ -264,7 +268,8 @@ def chart(found):
             y += LINE
     for ratio in (0.01, 0.03, 0.1, 0.3, 1, 3):
         x = across(ratio)
-        parts.insert(0, '<line x1="%.1f" x2="%.1f" y1="%d" y2="%d" stroke="%s"/>' % (x, x, top, y, "#888" if ratio == 1 else "#ddd"))
+        grey = "#888" if ratio == 1 else "#ddd"
+        parts.insert(0, '<line x1="%.1f" x2="%.1f" y1="%d" y2="%d" stroke="%s"/>' % (x, x, top, y, grey))
         parts.append(label(x, y + 12, "%g" % ratio, "middle"))
     parts.append(label(LEFT + WIDTH / 2, y + 28, "times as fast as native", "middle"))
     size = 'width="%d" height="%d"' % (LEFT + WIDTH + 40, y + 40)
@@ -278,7 +283,8 @@ def write(raw, out):
     raw["targets"] = reached_targets(found)
     raw["ratios"] = [{"metric": metric, "lower": lower, "system": name, "ratio": found.ratio(metric, lower, name)}
                      for metric, lower, name in found.values if name != "native"]
-    for name, content in (("results.json", json.dumps(raw, indent=1)), ("results.md", text(found)), ("results.svg", chart(found))):
-        with open(os.path.join(out, name), "w", encoding="utf-8") as file:
+    results = {"json": json.dumps(raw, indent=1), "md": text(found), "svg": chart(found)}
+    for ending, content in results.items():
+        with open(os.path.join(out, "results." + ending), "w", encoding="utf-8") as file:
             file.write(content)
     print(text(found))

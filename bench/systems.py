@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """The lower file systems, and what is mounted over them to be compared."""
 
-import glob
 import os
 import shutil
 import subprocess

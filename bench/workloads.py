@@ -197,7 +197,8 @@ def make_fixtures(directory):
         with open("%s/unit%d.c" % (source, number), "w", encoding="ascii") as file:
             file.write("#include <stdio.h>\n#include <stdlib.h>\n#include <string.h>\n")
             for function in range(30):
-                file.write("int f%d_%d(int x) { for (int i = 0; i < x; i++) x += i * %d; return x; }\n" % (number, function, function))
+                numbers = (number, function, function)
+                file.write("int f%d_%d(int x) { for (int i = 0; i < x; i++) x += i * %d; return x; }\n" % numbers)
     with open(source + "/Makefile", "w", encoding="ascii") as file:
         file.write("CFLAGS = -O1\nunits = $(patsubst %.c,%.o,$(wildcard *.c))\nlib.a: $(units)\n\tar rcs $@ $^\n")
 
@@ -254,7 +255,8 @@ class Workload:
     `by_hand`: whether it differs where programs commit with care."""
 
     def __init__(self, name, measure, metrics, on, rounds=1, by_hand=False):
-        self.name, self.measure, self.metrics, self.on, self.rounds, self.by_hand = name, measure, metrics, on, rounds, by_hand
+        self.name, self.measure, self.metrics, self.on = name, measure, metrics, on
+        self.rounds, self.by_hand = rounds, by_hand
 
 
 ALL = [
