@@ -169,7 +169,7 @@ static gboolean is_dying(SwPort *port, pid_t tid)
     return tid != 0 && port->process(port, tid, &process) == 0 && process.dying;
 }
 
-/* One that was interrupted long enough ago; it is not asked for again. */
+/* One that was interrupted long enough ago.  From here its patience begins anew: a thread may yet be killed. */
 static gboolean take_interrupted(SwServing *serving, gint64 now_us, SwServed *ret_served)
 {
     SW_HOLD(&serving->lock);

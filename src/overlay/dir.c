@@ -88,7 +88,7 @@ int sw_overlay_opendir(SwOverlay *ov, const SwCaller *caller, SwNode *node, SwDi
     int fd = open_dir(ov, node);
     if (fd < 0)
         return fd;
-    r = ov->network ? ov->port->stat_fresh(ov->port, fd, "", &st) : ov->port->statat(ov->port, fd, "", &st);
+    r = ov->port->stat_fresh(ov->port, fd, "", &st);
     if (r < 0) {
         ov->port->close(ov->port, fd);
         return r;

@@ -375,7 +375,10 @@ void sw_pending_rename_locked(SwOverlay *ov, SwNode *old_parent, const char *old
 /* All stages at the name, whoever may see them, counted; to be freed with g_ptr_array_unref. */
 GPtrArray *sw_pending_stages(SwOverlay *ov, SwNode *parent, const char *name);
 gint64 sw_pending_cool(SwOverlay *ov, gint64 now);
-gboolean sw_pending_below_locked(SwOverlay *ov, SwNode *dir);
+/* All stages that stand at a name below `dir`, or below any (NULL), counted; to be freed with g_ptr_array_unref. */
+GPtrArray *sw_pending_stages_below(SwOverlay *ov, const SwNode *dir);
+/* Is there one below `dir`?  `held`: one that a writer has, or the whole host sees. */
+gboolean sw_pending_below_locked(SwOverlay *ov, const SwNode *dir, gboolean held);
 /* Names of new files below `dir` that the caller sees and the source does not show. */
 GPtrArray *sw_pending_names(SwOverlay *ov, const SwCaller *caller, SwNode *dir);
 gboolean sw_family_has(SwOverlay *ov, SwStage *stage, pid_t tid);
@@ -526,10 +529,6 @@ void sw_old_unwatch_locked(SwOverlay *ov, SwHandle *handle);
 void sw_old_released(SwOverlay *ov, const SwOld *held);
 /* Keeps what is still read, drops what was kept long enough. */
 gint64 sw_old_look(SwOverlay *ov, gint64 now_us);
-
-/* ---- overlay.c */
-/* All stages that stand at a name, counted; to be freed with g_ptr_array_unref. */
-GPtrArray *sw_stages_all(SwOverlay *ov);
 
 /* ---- telling.c */
 /* An attribute of that node that is not on the source? */

@@ -22,24 +22,13 @@ struct SwListing {
     gboolean right;  /* what the kernel has cached was read when the directory had that stamp, and no later */
 };
 
-static gboolean has_pending_locked(SwOverlay *ov, SwNode *dir)
-{
-    GHashTableIter iter;
-    gpointer key;
-    g_hash_table_iter_init(&iter, ov->pending);
-    while (g_hash_table_iter_next(&iter, &key, NULL))
-        if (((SwPending *)key)->parent == dir && ((SwPending *)key)->stages)
-            return TRUE;
-    return FALSE;
-}
-
 SwListing *sw_listing_open(SwOverlay *ov, SwNode *dir, const struct stat *st, gboolean *ret_right)
 {
     SwStamp stamp = sw_stamp_of(st);
     gint64 now_us = ov->port->now_us(ov->port);
     SW_HOLD(&ov->lock);
     *ret_right = FALSE;
-    if (has_pending_locked(ov, dir))
+    if (sw_pending_below_locked(ov, dir, FALSE))
         return NULL;
     if (!dir->listing)
         dir->listing = g_new0(SwListing, 1);

@@ -205,13 +205,13 @@ int sw_overlay_lookup(SwOverlay *ov, const SwCaller *caller, SwNode *parent, con
         return 0;
     SwNode *from;
     int flags;
-    if (!sw_pin_intends(ov, caller, parent, name, &from, &flags)) {
-        int r = lookup_plain(ov, caller, parent, name, ret_entry);
+    gboolean intends = sw_pin_intends(ov, caller, parent, name, &from, &flags);
+    int r = lookup_plain(ov, caller, parent, name, ret_entry);
+    if (!intends) {
         if (r == 0)
             sw_reader_looks_up(ov, caller->tid, parent, ret_entry->st.st_mode);
         return r;
     }
-    int r = lookup_plain(ov, caller, parent, name, ret_entry);
     if (r == 0 && S_ISREG(ret_entry->st.st_mode))
         r = lookup_resolved(ov, caller, from, parent, name, flags, ret_entry);
     if (r < 0)

@@ -220,7 +220,7 @@ static gboolean dir_has_stages(SwOverlay *ov, int dirfd, const char *name)
         return FALSE;
     sw_mutex_lock(&ov->lock);
     SwNode *node = sw_node_find_locked(ov, &found);
-    gboolean has = node && sw_pending_below_locked(ov, node);
+    gboolean has = node && sw_pending_below_locked(ov, node, TRUE);
     sw_mutex_unlock(&ov->lock);
     return has;
 }

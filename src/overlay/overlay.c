@@ -146,22 +146,6 @@ SwNode *sw_overlay_root(SwOverlay *ov)
     return ov->root;
 }
 
-GPtrArray *sw_stages_all(SwOverlay *ov)
-{
-    GPtrArray *stages = g_ptr_array_new_with_free_func((GDestroyNotify)sw_stage_unref);
-    GHashTableIter iter;
-    gpointer key;
-    sw_mutex_lock(&ov->lock);
-    g_hash_table_iter_init(&iter, ov->pending);
-    while (g_hash_table_iter_next(&iter, &key, NULL)) {
-        SwPending *pending = key;
-        for (GSList *at = pending->stages; at; at = at->next)
-            g_ptr_array_add(stages, sw_stage_ref(at->data));
-    }
-    sw_mutex_unlock(&ov->lock);
-    return stages;
-}
-
 /* Those without a name as well. */
 static void add_staged(gpointer key, gpointer value, gpointer data)
 {
@@ -192,7 +176,7 @@ void sw_overlay_fenced(SwOverlay *ov)
 static gint64 tick_streams(SwOverlay *ov, gint64 now)
 {
     gint64 next = G_MAXINT64;
-    g_autoptr(GPtrArray) stages = sw_stages_all(ov);
+    g_autoptr(GPtrArray) stages = sw_pending_stages_below(ov, NULL);
     for (guint i = 0; i < stages->len; i++) {
         SwStage *stage = stages->pdata[i];
         if (!sw_mutex_trylock(&stage->lock))
@@ -278,7 +262,7 @@ void sw_overlay_free(SwOverlay *ov)
         return;
     ov->stale = NULL; /* the kernel has forgotten everything by now */
     (void)sw_append_tick(ov, G_MAXINT64 / 2);
-    GPtrArray *stages = sw_stages_all(ov);
+    GPtrArray *stages = sw_pending_stages_below(ov, NULL);
     for (guint i = 0; i < stages->len; i++)
         end_stage(ov, stages->pdata[i]);
     g_ptr_array_unref(stages);

@@ -114,19 +114,39 @@ GPtrArray *sw_pending_stages(SwOverlay *ov, SwNode *parent, const char *name)
     return stages;
 }
 
-gboolean sw_pending_below_locked(SwOverlay *ov, SwNode *dir)
+/* Borrowed, under the lock; `dir` NULL: below any. */
+static GSList *collect_locked(SwOverlay *ov, const SwNode *dir)
 {
+    GSList *stages = NULL;
     GHashTableIter iter;
     gpointer key;
     g_hash_table_iter_init(&iter, ov->pending);
     while (g_hash_table_iter_next(&iter, &key, NULL)) {
-        SwPending *pending = key;
-        for (GSList *at = pending->parent == dir ? pending->stages : NULL; at; at = at->next) {
-            const SwStage *stage = at->data;
-            /* One that only a pin keeps may be that of a thread which was killed between its two walks. */
-            if (stage->n_writers || stage->everyone)
-                return TRUE;
-        }
+        const SwPending *pending = key;
+        for (GSList *at = !dir || pending->parent == dir ? pending->stages : NULL; at; at = at->next)
+            stages = g_slist_prepend(stages, at->data);
+    }
+    return g_slist_reverse(stages);
+}
+
+GPtrArray *sw_pending_stages_below(SwOverlay *ov, const SwNode *dir)
+{
+    GPtrArray *stages = g_ptr_array_new_with_free_func((GDestroyNotify)sw_stage_unref);
+    SW_HOLD(&ov->lock);
+    g_autoptr(GSList) found = collect_locked(ov, dir);
+    for (GSList *at = found; at; at = at->next)
+        g_ptr_array_add(stages, sw_stage_ref(at->data));
+    return stages;
+}
+
+gboolean sw_pending_below_locked(SwOverlay *ov, const SwNode *dir, gboolean held)
+{
+    g_autoptr(GSList) found = collect_locked(ov, dir);
+    for (GSList *at = found; at; at = at->next) {
+        const SwStage *stage = at->data;
+        /* One that only a pin keeps may be that of a thread which was killed between its two walks. */
+        if (!held || stage->n_writers || stage->everyone)
+            return TRUE;
     }
     return FALSE;
 }
@@ -220,17 +240,7 @@ void sw_settle_name(SwOverlay *ov, SwNode *parent, const char *name)
 GPtrArray *sw_pending_names(SwOverlay *ov, const SwCaller *caller, SwNode *dir)
 {
     GPtrArray *names = g_ptr_array_new_with_free_func(g_free);
-    g_autoptr(GPtrArray) stages = g_ptr_array_new_with_free_func((GDestroyNotify)sw_stage_unref);
-    GHashTableIter iter;
-    gpointer key;
-    sw_mutex_lock(&ov->lock);
-    g_hash_table_iter_init(&iter, ov->pending);
-    while (g_hash_table_iter_next(&iter, &key, NULL)) {
-        SwPending *pending = key;
-        for (GSList *at = pending->parent == dir ? pending->stages : NULL; at; at = at->next)
-            g_ptr_array_add(stages, sw_stage_ref(at->data));
-    }
-    sw_mutex_unlock(&ov->lock);
+    g_autoptr(GPtrArray) stages = sw_pending_stages_below(ov, dir);
     for (guint i = 0; i < stages->len; i++) {
         SwStage *stage = stages->pdata[i];
         gboolean family = sw_family_has(ov, stage, caller->tid);

@@ -14,7 +14,7 @@
 
 static guint count_stages(SwOverlay *ov)
 {
-    g_autoptr(GPtrArray) stages = sw_stages_all(ov);
+    g_autoptr(GPtrArray) stages = sw_pending_stages_below(ov, NULL);
     return stages->len;
 }
 
@@ -87,7 +87,7 @@ static char *stages_text(SwOverlay *ov)
     GString *text = g_string_new(sw_control_host_id(ov->control));
     g_string_append_c(text, '\n');
     gint64 now_us = ov->port->now_us(ov->port);
-    g_autoptr(GPtrArray) stages = sw_stages_all(ov);
+    g_autoptr(GPtrArray) stages = sw_pending_stages_below(ov, NULL);
     for (guint i = 0; i < stages->len; i++) {
         gsize before = text->len;
         add_stage(ov, stages->pdata[i], now_us, text);
@@ -99,21 +99,28 @@ static char *stages_text(SwOverlay *ov)
 
 /* ---- asking */
 
-static const struct {
-    const char *key;
-    char *(*text)(SwOverlay *ov);
-} told[] = {
-    {SW_LOCKS_XATTR, sw_file_locks_text},
-    {SW_METRICS_XATTR, metrics_text},
-    {SW_STAGES_XATTR, stages_text},
-};
+typedef char *(*Text)(SwOverlay *ov);
+
+/* NULL: no attribute of ours. */
+static Text text_of(const char *key)
+{
+    static const struct {
+        const char *key;
+        Text text;
+    } told[] = {
+        {SW_LOCKS_XATTR, sw_file_locks_text},
+        {SW_METRICS_XATTR, metrics_text},
+        {SW_STAGES_XATTR, stages_text},
+    };
+    for (guint i = 0; i < G_N_ELEMENTS(told); i++)
+        if (strcmp(key, told[i].key) == 0)
+            return told[i].text;
+    return NULL;
+}
 
 gboolean sw_is_told(SwOverlay *ov, const SwNode *node, const char *key)
 {
-    for (guint i = 0; node == ov->root && i < G_N_ELEMENTS(told); i++)
-        if (strcmp(key, told[i].key) == 0)
-            return TRUE;
-    return FALSE;
+    return node == ov->root && text_of(key);
 }
 
 ssize_t sw_tell(SwOverlay *ov, const SwCaller *caller, const char *key, void *buf, size_t size)
@@ -121,10 +128,7 @@ ssize_t sw_tell(SwOverlay *ov, const SwCaller *caller, const char *key, void *bu
     if (caller->cred.uid != 0 && caller->cred.uid != geteuid())
         return -ENODATA;
     ov->port->become(ov->port, NULL);
-    guint i = 0;
-    while (strcmp(key, told[i].key) != 0)
-        i++;
-    g_autofree char *text = told[i].text(ov);
+    g_autofree char *text = text_of(key)(ov);
     size_t length = MIN(strlen(text), XATTR_SIZE_MAX);
     if (size && length > size)
         return -ERANGE;
