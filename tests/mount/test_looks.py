@@ -3,7 +3,6 @@
 
 import json
 import os
-import signal
 import time
 
 import pytest
@@ -23,11 +22,8 @@ def test_hosts(lab, hosts, source):
     a, b = hosts
     writer = a.worker()
     writer("fd = os.open('f', REPLACE); os.write(fd, b'12345')")
-    b.daemon.end(signal.SIGSTOP)
-    try:
+    with Frozen(b):
         found = look(lab, "hosts", "--json", source)
-    finally:
-        b.daemon.end(signal.SIGCONT)
     assert names_in(found) == documented("hosts")
     by_name = {host["hostname"]: host for host in found["hosts"]}
     assert sorted(by_name) == ["alpha", "beta"] and found["source"] == source

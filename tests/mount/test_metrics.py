@@ -6,7 +6,6 @@ import json
 import os
 import re
 import shutil
-import signal
 import socket
 import subprocess
 import threading
@@ -83,11 +82,8 @@ def test_a_fenced_host(lab, hosts, source):
     a, b = hosts
     writer = a.worker()
     writer("fd = os.open('f', REPLACE); os.write(fd, b'late')")
-    a.daemon.end(signal.SIGSTOP)
-    try:
+    with Frozen(a):
         assert eventually(lambda: numbers(b)["hosts_ended_total", "silent"] == 1, 6 * LEASE)
-    finally:
-        a.daemon.end(signal.SIGCONT)
     assert writer("error(os.close, fd)") == "ESTALE"
     assert eventually(lambda: numbers(a)["rejoins_total", None] == 1, 4 * LEASE)
     now = numbers(a)
