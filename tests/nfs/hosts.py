@@ -5,6 +5,7 @@ A source has the same path for the machines, where it is NFS, and for the test, 
 server's own file system has.
 """
 
+import ctypes
 import os
 import subprocess
 import sys
@@ -15,6 +16,7 @@ sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 import harness  # noqa: E402
 import machine  # noqa: E402
 
+CLONE_NEWNS = 0x20000  # unshare(2); Python knows it from 3.12 on
 # SW_NFS chooses others: the NFS mount options, and words of VmLab.
 FLAVOURS = (os.environ.get("SW_NFS") or "vers=4.2;vers=3").split(";")
 # Ends whatever a test has left on a machine, kernel threads and what is there from the start excepted.
@@ -284,6 +286,16 @@ class Since:
         self.hostname, self.log_text = host.hostname, lambda: host.log_text()[place:]
 
 
+def see_alone(place):
+    """From now on this process and its children have an empty directory there.  What a killed run has left at the place is
+    nothing to stumble over, and two runs may each have a view at one path."""
+    os.makedirs(place, exist_ok=True)
+    if ctypes.CDLL(None, use_errno=True).unshare(CLONE_NEWNS) != 0:
+        raise OSError(ctypes.get_errno(), "no mount namespace of our own")
+    subprocess.run(["mount", "--make-rprivate", "/"], check=True)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "mode=755", "views", place], check=True)
+
+
 class TestRig(machine.Rig):
     """A rig with what the tests need of it besides."""
 
@@ -291,6 +303,7 @@ class TestRig(machine.Rig):
 
     def __init__(self, directory):
         super().__init__(directory)
+        see_alone("/nfs")
         self.views = []
         self.standing = None
         for client in self.clients:
@@ -317,7 +330,7 @@ class TestRig(machine.Rig):
             standing.destroy()
 
     def look_at(self, export, place):
-        """The server's own view of an export, at the path that the clients have it at."""
+        """The server's own view of an export, at the path that the clients have it at, for this process alone."""
         if place in self.views:
             return
         os.makedirs(place, exist_ok=True)
