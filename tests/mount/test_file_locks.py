@@ -450,13 +450,13 @@ put('stop', b'')
 
 @pytest.mark.limit(120)
 def test_hundreds_wait(pair, hosts):
-    """C22: 300 wait for one lock and keep nobody from being served; then each has it once."""
+    """C22: 500 wait for one lock and keep nobody from being served; then each has it once."""
     a, b = pair
     a("fd = opened('f'); lock(fd, 'x', 'flock')")
     b(
         """
 children = []
-for _ in range(300):
+for _ in range(500):
     child = os.fork()
     if child == 0:
         fd = opened('f')
@@ -470,15 +470,15 @@ result = len(children)
 """
     )
     texts = lambda: b("os.getxattr('.', 'user.safewritefs.locks')")
-    assert eventually(lambda: texts().count(b" waiting ") == 300, 30)
+    assert eventually(lambda: texts().count(b" waiting ") == 500, 30)
     threads = len(os.listdir("/proc/%d/task" % hosts[1].daemon.target))
     assert threads < 60, "%d threads" % threads
     hosts[1].write("other", b"served")
     a("lock(fd, 'u', 'flock')")
     b("[os.waitpid(child, 0)[1] for child in children]")
     lines = b("get('log')").split()
-    assert len(lines) == 1200
-    assert all(lines[i] == lines[i + 2] and lines[i + 1] == b"begins" for i in range(0, 1200, 4))
+    assert len(lines) == 2000
+    assert all(lines[i] == lines[i + 2] and lines[i + 1] == b"begins" for i in range(0, 2000, 4))
 
 
 def test_deadlock(pair, hosts):
