@@ -156,6 +156,19 @@ void sw_served_go_on(SwServing *serving, SwServed *to)
     add_locked(serving, to);
 }
 
+gboolean sw_serving_has(SwServing *serving, pid_t tid)
+{
+    SW_HOLD(&serving->lock);
+
+    for (GList *at = serving->all.head; at; at = at->next) {
+        const SwServed *served = at->data;
+
+        if (served->tid == tid)
+            return TRUE;
+    }
+    return FALSE;
+}
+
 static gboolean may_let_go(const SwServed *served)
 {
     return served->opcode != FUSE_FLUSH && served->opcode != FUSE_RELEASE;

@@ -41,6 +41,8 @@ gboolean sw_served_begin(SwServing *serving, SwServed *served, const void *messa
 void sw_served_end(SwServing *serving, SwServed *served);
 /* The request that this thread is serving goes on elsewhere, as `to`; begins a second time, and ends both times. */
 void sw_served_go_on(SwServing *serving, SwServed *to);
+/* Is a request of this thread being served? */
+gboolean sw_serving_has(SwServing *serving, pid_t tid);
 /* Answers the requests of dying threads at the device `fd`; called every 100 ms or so, by a thread that never hangs. */
 void sw_serving_let_go(SwServing *serving, int fd);
 

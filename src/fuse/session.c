@@ -159,12 +159,20 @@ int sw_server_new(const SwServerSetup *setup, SwServer **ret_server, char **ret_
     return 0;
 }
 
+/* Its request may be among those that no reader has come to yet, or is being served. */
+static gboolean may_wait(gpointer data, pid_t tid)
+{
+    SwServer *server = data;
+    struct pollfd device = {.fd = fuse_session_fd(server->session), .events = POLLIN};
+    return (poll(&device, 1, 0) == 1 && (device.revents & POLLIN)) || sw_serving_has(server->serving, tid);
+}
+
 static void *ticker(void *data)
 {
     SwServer *server = data;
     gint64 trimmed = server->port->now_us(server->port);
     while (!g_atomic_int_get(&server->stop)) {
-        gint64 next = sw_overlay_tick(server->overlay);
+        gint64 next = sw_overlay_tick(server->overlay, may_wait, server);
         gint64 now = server->port->now_us(server->port);
         if (now - trimmed >= TRIM_EVERY_US) {
             malloc_trim(0);

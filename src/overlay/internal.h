@@ -426,7 +426,7 @@ gboolean sw_pin_take_repeat(SwOverlay *ov, const SwCaller *caller, SwNode *from,
 /* Ends the thread's pin if it has walked by it: an OPEN that comes instead of the one that was led to is the last that
  * the kernel sends for that open(2).  FALSE: there is none, or no walk came. */
 gboolean sw_pin_take_walked(SwOverlay *ov, const SwCaller *caller);
-gint64 sw_pins_expire(SwOverlay *ov, gint64 now);
+gint64 sw_pins_expire(SwOverlay *ov, gint64 now, SwMayWait may_wait, gpointer data);
 void sw_pins_clear(SwOverlay *ov);
 
 /* ---- open.c */

@@ -199,7 +199,7 @@ static gint64 tick_streams(SwOverlay *ov, gint64 now)
     return next;
 }
 
-gint64 sw_overlay_tick(SwOverlay *ov)
+gint64 sw_overlay_tick(SwOverlay *ov, SwMayWait may_wait, gpointer data)
 {
     gint64 now = ov->port->now_us(ov->port);
     gint64 next = now + G_USEC_PER_SEC / 4;
@@ -207,7 +207,7 @@ gint64 sw_overlay_tick(SwOverlay *ov)
     sw_file_locks_tick(ov, now);
     next = MIN(next, sw_append_tick(ov, now));
     next = MIN(next, tick_streams(ov, now));
-    next = MIN(next, sw_pins_expire(ov, now));
+    next = MIN(next, sw_pins_expire(ov, now, may_wait, data));
     next = MIN(next, sw_old_look(ov, now));
     return MIN(next, sw_pending_cool(ov, now));
 }

@@ -15,7 +15,8 @@
  * the name into the kernel's cache meanwhile.  Any further one is taken for a call of its own. */
 #define WALKS_MAX 64
 /* A thread that never comes back (a signal) leaves its pin behind for so long, in time in which we were there to answer
- * it: it cannot walk while this process is frozen, or its ticker waits for the server. */
+ * it: it cannot walk while this process is frozen, its ticker waits for the server, or it waits behind hundreds of
+ * others. */
 #define PIN_LIFE_US (20 * G_USEC_PER_SEC)
 #define STEP_MOST_US G_USEC_PER_SEC
 /* A walk with O_CREAT that finds nothing looks a second time, at once.  What comes later is a call of its own. */
@@ -212,8 +213,42 @@ static void end_all(SwOverlay *ov, GSList *detached)
     g_slist_free(detached);
 }
 
-gint64 sw_pins_expire(SwOverlay *ov, gint64 now)
+/* Hundreds that open names of one directory wait for it in the kernel, one behind the other. */
+static gboolean is_on_its_way(SwOverlay *ov, pid_t tid)
 {
+    SwProcess process;
+    return tid && ov->port->process(ov->port, tid, &process) == 0 && process.working;
+}
+
+/* The threads that have pins and do not seem to come back: neither their requests nor they are on the way. */
+static GArray *find_absent(SwOverlay *ov, SwMayWait may_wait, gpointer data)
+{
+    GArray *tids = g_array_new(FALSE, FALSE, sizeof(pid_t));
+    sw_mutex_lock(&ov->lock);
+    for (GSList *at = ov->pins; at; at = at->next) {
+        const SwPin *pin = at->data;
+        if (!may_wait || !may_wait(data, pin->tid))
+            g_array_append_val(tids, pin->tid);
+    }
+    sw_mutex_unlock(&ov->lock);
+    for (guint i = tids->len; i-- > 0;) {
+        if (is_on_its_way(ov, g_array_index(tids, pid_t, i)))
+            g_array_remove_index_fast(tids, i);
+    }
+    return tids;
+}
+
+static gboolean has(const GArray *tids, pid_t tid)
+{
+    guint i = 0;
+    while (i < tids->len && g_array_index(tids, pid_t, i) != tid)
+        i++;
+    return i < tids->len;
+}
+
+gint64 sw_pins_expire(SwOverlay *ov, gint64 now, SwMayWait may_wait, gpointer data)
+{
+    g_autoptr(GArray) absent = find_absent(ov, may_wait, data);
     GSList *ended = NULL;
     sw_mutex_lock(&ov->lock);
     gint64 step = MIN(now - ov->pins_at_us, STEP_MOST_US);
@@ -221,7 +256,8 @@ gint64 sw_pins_expire(SwOverlay *ov, gint64 now)
     for (GSList *at = ov->pins, *after; at; at = after) {
         SwPin *pin = at->data;
         after = at->next;
-        pin->age_us += step;
+        if (has(absent, pin->tid))
+            pin->age_us += step;
         if (pin->age_us >= PIN_LIFE_US)
             ended = g_slist_prepend(ended, detach_locked(ov, pin));
     }

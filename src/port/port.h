@@ -63,6 +63,7 @@ typedef struct {
     gboolean exiting; /* the memory is gone and it is no kernel thread: the process is past its last instruction */
     gboolean killed;  /* a SIGKILL was sent to it, and nothing of its own will run any more */
     gboolean dying;   /* the thread that was asked about ends: by a fatal signal, or with its process */
+    gboolean working; /* that thread runs or is about to, or waits within the kernel for what is sure to come */
 } SwProcess;
 
 /* Which descriptors of one inode a process holds. */

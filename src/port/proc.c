@@ -379,6 +379,7 @@ static int process_from_status(SwProc *proc, const char *status, pid_t tid, SwPr
      * kernel/signal.c).
      */
     process.dying = process.killed || has_kill(status, "\nSigPnd:\t");
+    process.working = strstr(status, "\nState:\tR") || strstr(status, "\nState:\tD");
     *ret_process = process;
     return 0;
 }

@@ -195,7 +195,7 @@ void member_rest(Member *m, gint64 us)
             sw_overlay_fenced(m->host->overlay);
         }
         if (!sim_host_is_dead(m->host))
-            (void)sw_overlay_tick(m->host->overlay);
+            (void)sw_overlay_tick(m->host->overlay, NULL, NULL);
     } while (us > 0 && !sim_host_is_dead(m->host));
 }
 

@@ -157,7 +157,7 @@ void sim_host_tick(SimHost *host, gint64 us)
 {
     host->sim->world.now_us += us;
     if (host->overlay)
-        (void)sw_overlay_tick(host->overlay);
+        (void)sw_overlay_tick(host->overlay, NULL, NULL);
 }
 
 gboolean sim_host_is_dead(const SimHost *host)

@@ -139,7 +139,7 @@ static void go_on(Run *run, gint64 us)
 {
     for (; us > 0; us -= STEP_US) {
         sim_host_tick(run->a.host, STEP_US);
-        (void)sw_overlay_tick(run->b.host->overlay);
+        (void)sw_overlay_tick(run->b.host->overlay, NULL, NULL);
         (void)sw_keeper_step(run->a.keeper);
         (void)sw_keeper_step(run->b.keeper);
     }

@@ -189,7 +189,7 @@ static void run_for(Run *run, guint set, gint64 us)
             break;
         run->sim->world.now_us = MAX(run->sim->world.now_us, next->due_us);
         next->due_us = MAX(sw_keeper_step(next->keeper), run->sim->world.now_us + 1000);
-        (void)sw_overlay_tick(next->host->overlay);
+        (void)sw_overlay_tick(next->host->overlay, NULL, NULL);
     }
     run->sim->world.now_us = MAX(run->sim->world.now_us, until_us);
 }

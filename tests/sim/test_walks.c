@@ -90,10 +90,57 @@ static void after_a_freeze(void **state)
     walker_init(&w);
     assert_int_equal(open_fails(&w, w.node, O_RDWR), -ESTALE);
     w.sim->world.now_us += G_TIME_SPAN_HOUR;
-    (void)sw_overlay_tick(w.overlay);
+    (void)sw_overlay_tick(w.overlay, NULL, NULL);
     staged = look_up(&w);
     assert_ptr_not_equal(staged, w.node);
     close_of(&w, open_of(&w, staged, O_RDWR));
+    walker_clear(&w);
+}
+
+static gboolean everybody_waits(gpointer data, pid_t tid)
+{
+    (void)data;
+    (void)tid;
+    return TRUE;
+}
+
+static void seconds_pass(Walker *w, guint seconds, SwMayWait may_wait)
+{
+    while (seconds--) {
+        w->sim->world.now_us += G_USEC_PER_SEC;
+        (void)sw_overlay_tick(w->overlay, may_wait, NULL);
+    }
+}
+
+static int works(SwPort *port, pid_t tid, SwProcess *ret_process)
+{
+    (void)port;
+    *ret_process = (SwProcess){.tgid = tid, .working = TRUE};
+    return 0;
+}
+
+/* C2, C10: its second walk waits behind many others, with its request or before it can make one; one that never comes
+ * leaves nothing. */
+static void in_a_crowd(void **state)
+{
+    int (*process)(SwPort *, pid_t, SwProcess *);
+    Walker w;
+    SwNode *staged;
+
+    (void)state;
+    walker_init(&w);
+    assert_int_equal(open_fails(&w, w.node, O_RDWR), -ESTALE);
+    seconds_pass(&w, 100, everybody_waits);
+    staged = look_up(&w);
+    assert_ptr_not_equal(staged, w.node);
+    process = w.host->port->process;
+    w.host->port->process = works;
+    seconds_pass(&w, 100, NULL);
+    w.host->port->process = process;
+    close_of(&w, open_of(&w, staged, O_RDWR));
+    assert_int_equal(open_fails(&w, w.node, O_RDWR), -ESTALE);
+    seconds_pass(&w, 30, NULL);
+    assert_ptr_equal(look_up(&w), w.node);
     walker_clear(&w);
 }
 
@@ -149,6 +196,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(after_a_freeze),
+        cmocka_unit_test(in_a_crowd),
         cmocka_unit_test(without_a_walk),
         cmocka_unit_test(led_elsewhere),
     };
