@@ -65,8 +65,8 @@ void sw_overlay_set_max_write(SwOverlay *overlay, gsize max_write);
 gboolean sw_overlay_has_acls(SwOverlay *overlay);
 /* May this thread have asked something that is not answered yet?  Called with the overlay's lock held. */
 typedef gboolean (*SwMayWait)(gpointer data, pid_t tid);
-/* Periodic work: publishes streams and appends that are due, forgets pins of threads that do not come back.  Returns when
- * to call again (port clock).  `may_wait` NULL: nobody waits. */
+/* Periodic work: publishes streams and appends that are due, forgets pins of threads that do not come back.  Returns
+ * when to call again (port clock).  `may_wait` NULL: nobody waits. */
 gint64 sw_overlay_tick(SwOverlay *overlay, SwMayWait may_wait, gpointer data);
 /*
  * This host was taken for dead and goes on under another id (C21): what was staged before is in salvage by now, and its
