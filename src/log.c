@@ -1,7 +1,10 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 #include "log.h"
 
+#include "journal.h"
+
 #include <errno.h>
+#include <inttypes.h>
 #include <pthread.h>
 #include <string.h>
 #include <syslog.h>
@@ -10,7 +13,13 @@
 /* Enough for every real burst, few enough for a disk to survive a server that is away for a night. */
 #define BURST 10
 #define REFILL_US (6 * G_USEC_PER_SEC)
+/* An event is about one file or host among many: a job of a hundred programs that is killed is told of in full. */
+#define EVENT_WEIGHT 10
 #define KINDS_MAX 256
+
+typedef struct {
+    const char *mountpoint, *source;
+} About;
 
 typedef struct {
     const char *word;
@@ -25,9 +34,12 @@ static const LevelName level_names[] = {
     [SW_LOG_DEBUG] = {"debug", "7", LOG_DEBUG},
 };
 
-static void stderr_sink(SwLogLevel level, const char *message, gpointer data);
+static void stderr_sink(SwLogLevel level, const SwEvent *event, const char *message, gpointer data);
 
 static int most_verbose = SW_LOG_INFO; /* atomic */
+static gint unsent;                    /* atomic: messages that the journal did not take */
+static About about;                    /* set before there are other threads */
+static const char *journal_place = SW_JOURNAL_PLACE;
 
 /* protected by `lock`, which is never held while a message is written: standard error may be a file on a dead server */
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER; /* not GMutex, which TSan cannot see through */
@@ -35,7 +47,7 @@ static GHashTable *buckets;                              /* kind (owned) to SwLo
 static SwLogSink current_sink = stderr_sink;
 static gpointer current_data;
 
-static void stderr_sink(SwLogLevel level, const char *message, gpointer data)
+static void stderr_sink(SwLogLevel level, const SwEvent *event, const char *message, gpointer data)
 {
     g_autofree char *line = g_strdup_printf("safewritefs: %s: %s\n", level_names[level].word, message);
 
@@ -44,18 +56,45 @@ static void stderr_sink(SwLogLevel level, const char *message, gpointer data)
         return;
 }
 
-static void system_sink(SwLogLevel level, const char *message, gpointer data)
+/* Where programs find it. */
+static char *path_in_mount(const char *path)
 {
-    const char *about = data;
-    g_autofree char *text = about ? g_strdup_printf("%s: %s", about, message) : g_strdup(message);
-    const GLogField fields[] = {
-        {"MESSAGE", text, -1},
-        {"PRIORITY", level_names[level].priority, -1},
-        {"SYSLOG_IDENTIFIER", "safewritefs", -1},
-        {"SAFEWRITEFS_MOUNTPOINT", about ? about : "", -1},
-    };
+    return path && about.mountpoint ? g_build_filename(about.mountpoint, path, NULL) : g_strdup(path);
+}
 
-    if (g_log_writer_journald(G_LOG_LEVEL_MESSAGE, fields, G_N_ELEMENTS(fields), NULL) != G_LOG_WRITER_HANDLED)
+static GString *journal_entry(SwLogLevel level, const SwEvent *event, const char *text)
+{
+    GString *entry = g_string_new(NULL);
+    g_autofree char *path = path_in_mount(event->path);
+    g_autofree char *pid = event->pid ? g_strdup_printf("%" PRId64, event->pid) : NULL;
+
+    sw_journal_add(entry, "MESSAGE", text);
+    sw_journal_add(entry, "PRIORITY", level_names[level].priority);
+    sw_journal_add(entry, "SYSLOG_IDENTIFIER", "safewritefs");
+    sw_journal_add(entry, "MESSAGE_ID", sw_event_message_id(event->kind));
+    sw_journal_add(entry, "SW_EVENT", sw_event_name(event->kind));
+    sw_journal_add(entry, "SW_MOUNT", about.mountpoint);
+    sw_journal_add(entry, "SW_SOURCE", about.source);
+    sw_journal_add(entry, "SW_HOST", event->host_id);
+    sw_journal_add(entry, "SW_PATH", path);
+    sw_journal_add(entry, "SW_PID", pid);
+    sw_journal_add(entry, "SW_COMM", event->command);
+    sw_journal_add(entry, "SW_REASON", event->reason);
+    return entry;
+}
+
+/* To the journal, or where there is none to syslog(3), which may wait. */
+static void system_sink(SwLogLevel level, const SwEvent *event, const char *message, gpointer data)
+{
+    g_autofree char *place = about.mountpoint ? sw_log_escape(about.mountpoint) : NULL;
+    g_autofree char *text = place ? g_strdup_printf("%s: %s", place, message) : g_strdup(message);
+    GString *entry = journal_entry(level, event, text);
+    int r = sw_journal_send(journal_place, entry);
+
+    g_string_free(entry, TRUE);
+    if (r == -EAGAIN)
+        g_atomic_int_inc(&unsent);
+    else if (r < 0)
         syslog(level_names[level].syslog, "%s", text);
 }
 
@@ -87,13 +126,17 @@ char *sw_log_escape(const char *text)
 
 static void bucket_fill(SwLogBucket *bucket, gint64 now_us)
 {
-    gint64 earned = (now_us - bucket->filled_us) / REFILL_US;
+    guint weight = MAX(bucket->weight, 1);
+    gint64 refill_us = REFILL_US / weight;
+    gint64 earned = (now_us - bucket->filled_us) / refill_us;
 
     if (!bucket->used) {
-        *bucket = (SwLogBucket){.used = TRUE, .filled_us = now_us, .tokens = BURST};
+        bucket->used = TRUE;
+        bucket->filled_us = now_us;
+        bucket->tokens = BURST * weight;
     } else if (earned > 0) {
-        bucket->tokens = MIN(BURST, bucket->tokens + earned);
-        bucket->filled_us += earned * REFILL_US;
+        bucket->tokens = MIN(BURST * weight, bucket->tokens + earned);
+        bucket->filled_us += earned * refill_us;
     }
 }
 
@@ -110,8 +153,10 @@ gboolean sw_log_bucket_take(SwLogBucket *bucket, gint64 now_us, guint *ret_suppr
     return TRUE;
 }
 
-static char *kind_of(const char *format, const char *message)
+static char *kind_of(const SwEvent *event, const char *format, const char *message)
 {
+    if (event->kind)
+        return g_strdup(sw_event_name(event->kind));
     if (strcmp(format, "%s") != 0)
         return g_strdup(format);
     return g_strndup(message, strcspn(message, "0123456789'\"/"));
@@ -131,9 +176,9 @@ static guint forget_kinds_locked(void)
     return held;
 }
 
-static gboolean may_pass_locked(const char *format, const char *message, guint *ret_suppressed)
+static gboolean may_pass_locked(const SwEvent *event, const char *format, const char *message, guint *ret_suppressed)
 {
-    g_autofree char *kind = kind_of(format, message);
+    g_autofree char *kind = kind_of(event, format, message);
     SwLogBucket *bucket;
     guint forgotten = 0;
 
@@ -144,6 +189,7 @@ static gboolean may_pass_locked(const char *format, const char *message, guint *
         if (g_hash_table_size(buckets) >= KINDS_MAX)
             forgotten = forget_kinds_locked();
         bucket = g_new0(SwLogBucket, 1);
+        bucket->weight = event->kind ? EVENT_WEIGHT : 1;
         g_hash_table_insert(buckets, g_steal_pointer(&kind), bucket);
     }
     if (!sw_log_bucket_take(bucket, g_get_monotonic_time(), ret_suppressed))
@@ -152,44 +198,62 @@ static gboolean may_pass_locked(const char *format, const char *message, guint *
     return TRUE;
 }
 
-static void emit(SwLogLevel level, const char *format, const char *message)
+static void emit(SwLogLevel level, const SwEvent *event, const char *format, const char *message)
 {
+    static const SwEvent none = {0};
     guint suppressed = 0;
     SwLogSink sink;
     gpointer data;
     gboolean passes;
 
     pthread_mutex_lock(&lock);
-    passes = level == SW_LOG_DEBUG || may_pass_locked(format, message, &suppressed);
+    passes = level == SW_LOG_DEBUG || may_pass_locked(event, format, message, &suppressed);
     sink = current_sink;
     data = current_data;
     pthread_mutex_unlock(&lock);
 
     if (!passes)
         return;
+    suppressed += (guint)g_atomic_int_exchange(&unsent, 0);
     if (suppressed > 0) {
         g_autofree char *notice = g_strdup_printf("%u messages like the next one were left out", suppressed);
 
-        sink(level, notice, data);
+        sink(level, &none, notice, data);
     }
-    sink(level, message, data);
+    sink(level, event, message, data);
 }
 
-void sw_log(SwLogLevel level, const char *format, ...)
+static void log_valist(SwLogLevel level, const SwEvent *event, const char *format, va_list args)
 {
     int saved_errno = errno;
     g_autofree char *raw = NULL;
     g_autofree char *message = NULL;
-    va_list args;
 
     if ((int)level > g_atomic_int_get(&most_verbose))
         return;
-    va_start(args, format);
     raw = g_strdup_vprintf(format, args);
-    va_end(args);
     message = sw_log_escape(raw);
-    emit(level, format, message);
+    emit(level, event, format, message);
     errno = saved_errno;
+}
+
+void sw_log(SwLogLevel level, const char *format, ...)
+{
+    static const SwEvent none = {0};
+    va_list args;
+
+    va_start(args, format);
+    log_valist(level, &none, format, args);
+    va_end(args);
+}
+
+void sw_log_event(SwLogLevel level, const SwEvent *event, const char *format, ...)
+{
+    va_list args;
+
+    va_start(args, format);
+    log_valist(level, event, format, args);
+    va_end(args);
 }
 
 void sw_log_set_level(SwLogLevel level)
@@ -205,15 +269,33 @@ void sw_log_set_sink(SwLogSink sink, gpointer data)
     pthread_mutex_unlock(&lock);
 }
 
-void sw_log_to_system(const char *about)
+void sw_log_about(const char *mountpoint, const char *source)
+{
+    g_free((char *)about.mountpoint);
+    g_free((char *)about.source);
+    about = (About){.mountpoint = g_strdup(mountpoint), .source = g_strdup(source)};
+}
+
+void sw_log_to_system(void)
 {
     openlog("safewritefs", LOG_PID, LOG_DAEMON);
-    /* The copy lives as long as the process: another thread may be using the one before. */
-    sw_log_set_sink(system_sink, about ? sw_log_escape(about) : NULL);
+    sw_log_set_sink(system_sink, NULL);
+}
+
+void sw_log_begin(void)
+{
+    if (sw_journal_is_behind(STDERR_FILENO))
+        sw_log_to_system();
+}
+
+void sw_log_set_journal(const char *place)
+{
+    journal_place = place ? place : SW_JOURNAL_PLACE;
 }
 
 void sw_log_finish(void)
 {
+    static const SwEvent none = {0};
     guint held;
     SwLogSink sink;
     gpointer data;
@@ -227,6 +309,6 @@ void sw_log_finish(void)
     if (held > 0) {
         g_autofree char *notice = g_strdup_printf("%u repeated messages were left out", held);
 
-        sink(SW_LOG_INFO, notice, data);
+        sink(SW_LOG_INFO, &none, notice, data);
     }
 }

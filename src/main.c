@@ -8,6 +8,7 @@
 #include "core/config.h"
 #include "fuse/keeping.h"
 #include "fuse/mounting.h"
+#include "fuse/sentry.h"
 #include "fuse/server.h"
 #include "lease/control.h"
 #include "lease/keeper.h"
@@ -44,55 +45,82 @@ typedef struct {
     SwControl *control;
     SwKeeper *keeper;
     SwKeeping *keeping;
+    SwSentry *sentry;
     SwOverlay *overlay;
     SwServer *server;
     SwMetrics metrics;
     int parent_fd; /* where the parent waits, or -1 */
 } Daemon;
 
-static void note(gpointer data, SwNoteLevel level, const char *text)
+static void note(gpointer data, SwNoteLevel level, const SwEvent *event, const char *text)
 {
     static const SwLogLevel levels[] = {SW_LOG_DEBUG, SW_LOG_INFO, SW_LOG_WARNING};
+    const Daemon *d = data;
+    SwEvent known = *event;
 
-    (void)data;
-    sw_log(levels[level], "%s", text);
+    if (!known.host_id && d->control)
+        known.host_id = sw_control_host_id(d->control);
+    sw_log_event(levels[level], &known, "%s", text);
 }
 
 static void warn(gpointer data, const char *text)
 {
-    note(data, SW_NOTE_WARNING, text);
+    (void)data;
+    sw_log(SW_LOG_WARNING, "%s", text);
 }
 
-static void trace(const char *operation, int error)
+static void trace(const char *text)
 {
-    sw_log(SW_LOG_DEBUG, "%s: %s", operation, g_strerror(error));
+    sw_log(SW_LOG_DEBUG, "%s", text);
 }
 
 /* What the keeper has to say, to people and to the overlay. */
 static void happened(gpointer data, SwKeeperWhat what, const char *host_id, int error)
 {
+    static const SwEventKind kinds[] = {[SW_KEEPER_REJOINED] = SW_EVENT_REJOINED,
+                                        [SW_KEEPER_LOST] = SW_EVENT_FENCED,
+                                        [SW_KEEPER_BROKE] = SW_EVENT_HOST_BROKEN,
+                                        [SW_KEEPER_BURIED] = SW_EVENT_HOST_BURIED};
     Daemon *d = data;
+    SwEvent event = {.kind = kinds[what], .host_id = host_id};
     switch (what) {
     case SW_KEEPER_REJOINED:
-        sw_log(SW_LOG_WARNING,
-               "this host was silent for too long and others went on without it: rejoined as host %s, "
-               "what was being written is in salvage",
-               host_id);
+        sw_log_event(SW_LOG_WARNING, &event,
+                     "this host was silent for too long and others went on without it: rejoined as host %s, "
+                     "what was being written is in salvage",
+                     host_id);
         sw_overlay_fenced(d->overlay);
         sw_count(d->port, SW_COUNT_REJOINS, 1);
         break;
     case SW_KEEPER_LOST:
-        sw_log(SW_LOG_WARNING, "host %s was taken for dead, and cannot rejoin yet: %s", host_id, g_strerror(-error));
+        sw_log_event(SW_LOG_WARNING, &event, "host %s was taken for dead, and cannot rejoin yet: %s", host_id,
+                     g_strerror(-error));
         break;
     case SW_KEEPER_BROKE:
-        sw_log(SW_LOG_INFO, "host %s was silent for its lease: broken, what it was writing is in salvage", host_id);
+        sw_log_event(SW_LOG_INFO, &event, "host %s was silent for its lease: broken, what it was writing is in salvage",
+                     host_id);
         sw_count(d->port, SW_COUNT_HOSTS_BROKEN, 1);
         break;
     case SW_KEEPER_BURIED:
-        sw_log(SW_LOG_INFO, "host %s, a mount of this machine, is dead: what it was writing is in salvage", host_id);
+        sw_log_event(SW_LOG_INFO, &event,
+                     "host %s, a mount of this machine, is dead: what it was writing is in salvage", host_id);
         sw_count(d->port, SW_COUNT_HOSTS_BURIED, 1);
         break;
     }
+}
+
+/* The source does not answer any more, or does again. */
+static void told_by_sentry(gpointer data, gboolean silent, gint64 for_us)
+{
+    const Daemon *d = data;
+    SwEvent event = {.kind = silent ? SW_EVENT_SOURCE_LOST : SW_EVENT_SOURCE_FOUND};
+    event.host_id = sw_control_host_id(d->control);
+    event.reason = silent ? "silent" : NULL;
+    double seconds = for_us / (double)G_USEC_PER_SEC;
+    if (silent)
+        sw_log_event(SW_LOG_WARNING, &event, "the source %s has not answered for %.0f s", d->options.source, seconds);
+    else
+        sw_log_event(SW_LOG_INFO, &event, "the source %s answers again, after %.0f s", d->options.source, seconds);
 }
 
 /* Limits and rights of the process.  A user's quota and the blocks reserved for root must bind the daemon when it acts
@@ -138,18 +166,27 @@ static int uncover_source(const SwOptions *options, char **why)
 }
 
 /* The source is waited for, which may be for longer than systemd would wait for us. */
-static void tell_of_wait(const char *text, gint64 wait_us)
+static void tell_of_wait(gpointer data, const char *text, gint64 wait_us)
 {
-    sw_log(SW_LOG_INFO, "%s", text);
+    gboolean *waited = data;
+    *waited = TRUE;
+    const SwEvent event = {.kind = SW_EVENT_SOURCE_LOST, .reason = "not-mounted"};
+    sw_log_event(SW_LOG_INFO, &event, "%s", text);
     sw_notify("STATUS=%s\nEXTEND_TIMEOUT_USEC=%" G_GINT64_FORMAT, text, wait_us + 30 * G_USEC_PER_SEC);
 }
 
 static int find_source(Daemon *d, char **why)
 {
+    gboolean waited = FALSE;
     int r = uncover_source(&d->options, why);
     if (r < 0)
         return r;
-    return sw_source_find(d->options.source, &d->options.config, tell_of_wait, &d->place_fd, why);
+    r = sw_source_find(d->options.source, &d->options.config, tell_of_wait, &waited, &d->place_fd, why);
+    if (r == 0 && waited) {
+        const SwEvent event = {.kind = SW_EVENT_SOURCE_FOUND};
+        sw_log_event(SW_LOG_INFO, &event, "source %s is there", d->options.source);
+    }
+    return r;
 }
 
 static int open_source(Daemon *d, char **why)
@@ -188,7 +225,7 @@ static void leave_terminal(gpointer data)
         dup2(null, fd);
     if (null > 2)
         close(null);
-    sw_log_to_system(d->options.mountpoint);
+    sw_log_to_system();
     if (write(d->parent_fd, "", 1) != 1)
         sw_log(SW_LOG_DEBUG, "nobody waits for the mount any more");
     close(d->parent_fd);
@@ -203,8 +240,9 @@ static void ready(gpointer data)
         leave_terminal(d);
     const char *host_id = sw_control_host_id(d->control);
     g_autofree char *libfuse = sw_server_libfuse();
-    sw_log(SW_LOG_INFO, "%s mounted on %s as host %s, by %s", d->options.source, d->options.mountpoint, host_id,
-           libfuse);
+    const SwEvent event = {.kind = SW_EVENT_MOUNTED, .host_id = host_id};
+    sw_log_event(SW_LOG_INFO, &event, "%s mounted on %s as host %s, by %s", d->options.source, d->options.mountpoint,
+                 host_id, libfuse);
     if (d->options.foreground)
         sw_notify("READY=1\nSTATUS=%s mounted on %s as host %s", d->options.source, d->options.mountpoint, host_id);
 }
@@ -228,8 +266,8 @@ static int set_up(Daemon *d, char **why)
     r = sw_control_open(d->port, d->source_fd, d->options.source, &d->options.config, &d->control, why);
     if (r < 0)
         return r;
-    sw_control_on_warning(d->control, warn, NULL);
-    r = sw_overlay_new(d->port, d->control, &d->options.config, d->source_fd, note, NULL, &d->overlay);
+    sw_control_on_note(d->control, note, d);
+    r = sw_overlay_new(d->port, d->control, &d->options.config, d->source_fd, note, d, &d->overlay);
     if (r < 0) {
         *why = g_strdup_printf("cannot look at the source %s: %s", d->options.source, g_strerror(-r));
         return r;
@@ -237,7 +275,8 @@ static int set_up(Daemon *d, char **why)
     SwKeeperEvents events = {.happened = happened, .data = d};
     d->keeper = sw_keeper_new(d->port, d->control, d->options.config.lease_us, &events);
     d->keeping = sw_keeping_start(d->port, d->keeper);
-    if (!d->keeping) {
+    d->sentry = sw_sentry_start(d->port, d->control, d->options.config.lease_us, told_by_sentry, d);
+    if (!d->keeping || !d->sentry) {
         *why = g_strdup("cannot start another thread");
         return -EAGAIN;
     }
@@ -246,7 +285,6 @@ static int set_up(Daemon *d, char **why)
     setup.mountpoint = d->options.mountpoint;
     setup.mount_options = d->options.mount_options;
     setup.fuse_options = options;
-    setup.debug = d->options.debug;
     setup.ready = ready;
     setup.ready_data = d;
     setup.trace = d->options.debug ? trace : NULL;
@@ -256,6 +294,7 @@ static int set_up(Daemon *d, char **why)
 static void tear_down(Daemon *d)
 {
     sw_server_free(d->server);
+    sw_sentry_stop(d->sentry);
     if (d->keeping)
         sw_keeping_retire(d->keeping);
     sw_overlay_free(d->overlay);
@@ -316,7 +355,8 @@ static void clear_dead(gpointer data)
 
 static void say(gboolean is_error, const char *text)
 {
-    sw_log(is_error ? SW_LOG_ERROR : SW_LOG_WARNING, "%s", text);
+    const SwEvent event = {.kind = is_error ? SW_EVENT_GIVEN_UP : SW_EVENT_DAEMON_DIED};
+    sw_log_event(is_error ? SW_LOG_ERROR : SW_LOG_WARNING, &event, "%s", text);
 }
 
 static int supervise(Daemon *d)
@@ -375,6 +415,7 @@ int main(int argc, char **argv)
 {
     Daemon d = {.place_fd = -1, .source_fd = -1, .parent_fd = -1};
     g_autofree char *why = NULL;
+    sw_log_begin();
     if (sw_options_parse(argc, argv, SW_CONF_PATH, &d.options, &why) < 0) {
         sw_log(SW_LOG_ERROR, "%s", why);
         return EXIT_MOUNT;
@@ -387,6 +428,7 @@ int main(int argc, char **argv)
         sw_options_clear(&d.options);
         return EXIT_SUCCESS;
     }
+    sw_log_about(d.options.mountpoint, d.options.source);
     for (guint i = 0; i < d.options.warnings->len; i++)
         sw_log(SW_LOG_WARNING, "%s", (const char *)d.options.warnings->pdata[i]);
     if (d.options.debug)

@@ -50,8 +50,9 @@ static int look(const char *source, const char *wanted, char **ret_why)
     return -ENODEV;
 }
 
-int sw_source_find(const char *source, const SwConfig *config, void (*say)(const char *text, gint64 wait_us),
-                   int *ret_fd, char **ret_why)
+int sw_source_find(const char *source, const SwConfig *config,
+                   void (*say)(gpointer data, const char *text, gint64 wait_us), gpointer data, int *ret_fd,
+                   char **ret_why)
 {
     gint64 until_us = g_get_monotonic_time() + (config->require_fstype ? config->wait_source_us : 0);
     gboolean is_first = TRUE;
@@ -68,7 +69,7 @@ int sw_source_find(const char *source, const SwConfig *config, void (*say)(const
         if (is_first) {
             g_autofree char *time = sw_units_format(config->wait_source_us, SW_UNITS_TIME);
             g_autofree char *text = g_strdup_printf("%s: waiting for it, up to %s", why, time);
-            say(text, config->wait_source_us);
+            say(data, text, config->wait_source_us);
         }
         g_usleep(MIN(left_us, LOOK_EVERY_US));
     }

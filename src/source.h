@@ -14,7 +14,8 @@
  * SIGTERM ends that wait with the process.  0; or -errno, -ENODEV where the type is another one, and in *ret_why a
  * sentence that names source, type and what was wanted (g_free).
  */
-int sw_source_find(const char *source, const SwConfig *config, void (*say)(const char *text, gint64 wait_us),
-                   int *ret_fd, char **ret_why) G_GNUC_WARN_UNUSED_RESULT;
+int sw_source_find(const char *source, const SwConfig *config,
+                   void (*say)(gpointer data, const char *text, gint64 wait_us), gpointer data, int *ret_fd,
+                   char **ret_why) G_GNUC_WARN_UNUSED_RESULT;
 
 #endif

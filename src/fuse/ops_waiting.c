@@ -36,6 +36,7 @@ struct Call {
 static void run_later(gpointer data)
 {
     Call *call = data;
+    sw_served_resume(&call->served);
     call->run(call, TRUE);
     sw_served_end(call->server->serving, &call->served);
     g_free(call->name);

@@ -38,11 +38,14 @@ fuse_ino_t sw_ino_of(SwOverlay *overlay, SwNode *node)
     return node == sw_overlay_root(overlay) ? FUSE_ROOT_ID : (fuse_ino_t)(uintptr_t)node;
 }
 
+/* What was put aside is answered by a thread that serves nothing. */
 static void trace(fuse_req_t req, const char *operation, int r)
 {
     SwServer *server = sw_server_of(req);
-    if (server->setup.trace && r < 0)
-        server->setup.trace(operation, -r);
+    if (!server->setup.trace || sw_served_failed(r < 0 ? -r : 0))
+        return;
+    g_autofree char *text = g_strdup_printf("%s, put aside before: %s", operation, r < 0 ? g_strerror(-r) : "done");
+    server->setup.trace(text);
 }
 
 /* An open or a truncation that is to walk once more is told so by ESTALE: no error that anybody sees. */

@@ -12,6 +12,7 @@
 
 struct SwServing {
     SwPort *port;
+    SwServedTrace trace; /* immutable once there are requests */
     SwMutex lock;
     GQueue all; /* of SwServed */
     guint n_interrupted;
@@ -36,6 +37,11 @@ void sw_serving_free(SwServing *serving)
         return;
     sw_mutex_clear(&serving->lock);
     g_free(serving);
+}
+
+void sw_serving_trace(SwServing *serving, const SwServedTrace *trace)
+{
+    serving->trace = *trace;
 }
 
 static void interrupt(SwServing *serving, guint64 unique)
@@ -73,6 +79,8 @@ gboolean sw_served_begin(SwServing *serving, SwServed *served, const void *messa
     }
     *served = (SwServed){.unique = header->unique, .tid = (pid_t)header->pid, .opcode = header->opcode};
     served->began_us = serving->port->now_us(serving->port);
+    if (serving->trace.told)
+        served->what = serving->trace.describe(serving->trace.data, message, size);
     current = served;
     SW_HOLD(&serving->lock);
     add_locked(serving, served);
@@ -136,9 +144,26 @@ static void count(const SwServing *serving, const SwServed *served)
     sw_count(port, SW_COUNT_DEFERRED, served->gone_on);
 }
 
+static void trace(SwServing *serving, const SwServed *served)
+{
+    double took_ms = (double)(serving->port->now_us(serving->port) - served->began_us) / 1000;
+    char comm[64] = "";
+    g_autofree char *text = NULL;
+
+    if (served->tid)
+        serving->port->comm(serving->port, served->tid, comm, sizeof comm);
+    text = g_strdup_printf("%s: %s, %.1f ms, for %s (%d)", served->what,
+                           served->error ? g_strerror(served->error) : "done", took_ms, *comm ? comm : "the kernel",
+                           (int)served->tid);
+    serving->trace.told(text);
+}
+
 void sw_served_end(SwServing *serving, SwServed *served)
 {
     count(serving, served);
+    if (served->what)
+        trace(serving, served);
+    g_free(served->what);
     if (current == served)
         current = NULL;
     SW_HOLD(&serving->lock);
@@ -151,6 +176,7 @@ void sw_served_go_on(SwServing *serving, SwServed *to)
     SW_HOLD(&serving->lock);
 
     *to = *current;
+    current->what = NULL;
     current->gone_on = TRUE;
     serving->n_interrupted += to->interrupted_us != 0;
     add_locked(serving, to);
@@ -167,6 +193,18 @@ gboolean sw_serving_has(SwServing *serving, pid_t tid)
             return TRUE;
     }
     return FALSE;
+}
+
+void sw_served_resume(SwServed *served)
+{
+    current = served;
+}
+
+gboolean sw_served_failed(int error)
+{
+    if (current)
+        current->error = error;
+    return current != NULL;
 }
 
 static gboolean may_let_go(const SwServed *served)

@@ -30,10 +30,22 @@ typedef struct {
     pid_t tid;
     guint32 opcode;
     gboolean gone_on; /* elsewhere: it ends there */
+    char *what;       /* owned; only if requests are traced */
+    int error;        /* 0, or why it failed */
 } SwServed;
+
+/* Who follows them: each is described when it comes, and told of when it ends. */
+typedef struct {
+    /* Of what was read from the device, at least a header; g_free. */
+    char *(*describe)(gpointer data, const void *message, gsize size);
+    void (*told)(const char *text);
+    gpointer data;
+} SwServedTrace;
 
 SwServing *sw_serving_new(SwPort *port);
 void sw_serving_free(SwServing *serving);
+/* From the next request on; before there are any. */
+void sw_serving_trace(SwServing *serving, const SwServedTrace *trace);
 
 /* `message` is what was read from the device.  One that interrupts another is not served itself: FALSE, no end. */
 gboolean sw_served_begin(SwServing *serving, SwServed *served, const void *message, gsize size);
@@ -43,6 +55,10 @@ void sw_served_end(SwServing *serving, SwServed *served);
 void sw_served_go_on(SwServing *serving, SwServed *to);
 /* Is a request of this thread being served? */
 gboolean sw_serving_has(SwServing *serving, pid_t tid);
+/* This thread goes on with `served`. */
+void sw_served_resume(SwServed *served);
+/* What this thread serves fails with that errno.  FALSE: it serves nothing now. */
+gboolean sw_served_failed(int error);
 /* Answers the requests of dying threads at the device `fd`; called every 100 ms or so, by a thread that never hangs. */
 void sw_serving_let_go(SwServing *serving, int fd);
 

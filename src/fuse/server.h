@@ -20,12 +20,11 @@ typedef struct {
     const char *mountpoint;
     const char *fuse_options;       /* for libfuse's -o */
     const GPtrArray *mount_options; /* those of them that are the kernel's, one by one */
-    gboolean debug;
     /* Called once, when the kernel has greeted us: from now on the mount answers. */
     void (*ready)(gpointer data);
     gpointer ready_data;
-    /* Called for each failed request that is worth a line, with `debug` only. */
-    void (*trace)(const char *operation, int error);
+    /* Called for each request when it ends, with a line that tells it in words; NULL: nobody follows them. */
+    void (*trace)(const char *text);
 } SwServerSetup;
 
 /*

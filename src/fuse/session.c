@@ -2,6 +2,7 @@
 /*
  * Mounting, serving, and the end.
  */
+#include "describe.h"
 #include "mounting.h"
 #include "readers.h"
 #include "reply.h"
@@ -33,11 +34,16 @@ char *sw_server_libfuse(void)
     return g_strdup_printf("libfuse %s (%s)", fuse_pkgversion(), SW_LIBFUSE);
 }
 
+static char *describe(gpointer data, const void *message, gsize size)
+{
+    return sw_request_describe(data, message, size);
+}
+
 static struct fuse_session *session_new(SwServer *server)
 {
     g_autofree char *options = g_strconcat("-o", server->setup.fuse_options, NULL);
-    char *argv[] = {"safewritefs", options, server->setup.debug ? "-d" : NULL, NULL};
-    struct fuse_args args = FUSE_ARGS_INIT(server->setup.debug ? 3 : 2, argv);
+    char *argv[] = {"safewritefs", options, NULL};
+    struct fuse_args args = FUSE_ARGS_INIT(2, argv);
     struct fuse_session *session = fuse_session_new(&args, &sw_fuse_ops, sizeof sw_fuse_ops, server);
     fuse_opt_free_args(&args);
     return session;
@@ -147,6 +153,8 @@ int sw_server_new(const SwServerSetup *setup, SwServer **ret_server, char **ret_
         return r;
     }
     server->serving = sw_serving_new(server->port);
+    if (setup->trace)
+        sw_serving_trace(server->serving, &(SwServedTrace){describe, setup->trace, server});
     server->workers = sw_workers_new(WAITERS_MAX);
     server->locking = sw_locking_start(server->port, server->overlay);
     if (!server->locking) {

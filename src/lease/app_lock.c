@@ -156,15 +156,27 @@ static int take_step(gpointer data, SwStep step)
     }
 }
 
+static void tell_broken(SwControl *control, const SwLockText *says, const char *reason)
+{
+    SwEvent event = {.kind = SW_EVENT_LOCK_BROKEN, .path = says->path, .host_id = says->host_id, .reason = reason};
+
+    event.pid = says->pid;
+    sw_tell_event(control, SW_NOTE_INFO, &event, "%s: the lock of process %d on host %s is broken (%s)", says->path,
+                  (int)says->pid, says->host_id, reason);
+}
+
 /* 0: `judged` stands there no more; -EAGAIN: look again. */
-static int break_record(SwControl *control, const SwEpoch *by, const char *name, const char *judged)
+static int break_record(SwControl *control, const SwEpoch *by, const char *name, const char *judged, const char *reason)
 {
     Break b = {.control = control, .by = by, .name = name, .judged = judged};
     guint at;
     int r = sw_course_run(sw_hold_course, SW_HOLD_JUDGED, SW_HOLD_BROKEN, take_step, &b, &at);
+    SwLockText says;
 
     if (at != SW_HOLD_JUDGED)
         sw_breaking_end(control, by, SW_IN_LOCKS, name);
+    if (r == 0 && sw_lock_text_parse(judged, &says) == 0)
+        tell_broken(control, &says, reason);
     return r == -ENOENT ? 0 : r;
 }
 
@@ -179,7 +191,7 @@ static int contend(SwControl *control, const char *name, char **ret_text)
         return r == -ENOENT ? 0 : r;
     r = is_abandoned(control, by, text);
     if (r == ABANDONED)
-        r = break_record(control, by, name, text);
+        r = break_record(control, by, name, text, "host-gone");
     else if (r == ABANDONED_BY_US) /* nobody here knows of it: a release that did not work, after the lock had gone */
         r = sw_take_back(control, by, SW_IN_LOCKS, name, text);
     if (r == -ENOENT)
@@ -369,7 +381,7 @@ int sw_app_lock_break_name(SwControl *control, guint64 dir_ino, const char *name
             return r < 0 ? r : -ENOENT;
         if (sw_lock_text_parse(text, ret_says) < 0)
             *ret_says = (SwLockText){0};
-        r = break_record(control, by, key, text);
+        r = break_record(control, by, key, text, "administrator");
         if (r != -EAGAIN || i >= ORDER_TRIES)
             return r;
         control->port->sleep_us(control->port, ORDER_PAUSE_US);
@@ -399,6 +411,8 @@ static int drop_one_of(SwControl *control, const SwEpoch *by, const char *name, 
         return 0;
     b = (Break){.control = control, .by = by, .name = name, .judged = text, .since = since};
     r = sw_course_run(sw_hold_course, SW_HOLD_CERTAIN, SW_HOLD_BROKEN, take_step, &b, NULL);
+    if (r == 0)
+        tell_broken(control, &says, strcmp(by->id, host_id) == 0 ? "unmounted" : "host-gone");
     return r == -ENOENT ? 0 : r;
 }
 

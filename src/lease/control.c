@@ -16,7 +16,7 @@
 #include <string.h>
 #include <unistd.h>
 
-#define UNHEARD_MAX 100 /* warnings from before there is somebody to hear them */
+#define UNHEARD_MAX 100 /* notes from before there is somebody to hear them */
 #define OPEN_DIR (O_RDONLY | O_DIRECTORY | O_NONBLOCK)
 
 /* ---- small things */
@@ -51,7 +51,30 @@ int sw_control_dir(SwControl *control)
 
 /* ---- what people should know */
 
+static void tell(SwControl *control, SwNoteLevel level, const SwEvent *event, const char *text)
+{
+    if (control->note) {
+        control->note(control->note_data, level, event, text);
+        return;
+    }
+    SW_HOLD(&control->lock);
+    if (control->unheard->len < UNHEARD_MAX)
+        g_ptr_array_add(control->unheard, sw_event_keep(level, event, text));
+}
+
 void sw_warn(SwControl *control, const char *format, ...)
+{
+    static const SwEvent none = {0};
+    g_autofree char *text = NULL;
+    va_list args;
+
+    va_start(args, format);
+    text = g_strdup_vprintf(format, args);
+    va_end(args);
+    tell(control, SW_NOTE_WARNING, &none, text);
+}
+
+void sw_tell_event(SwControl *control, SwNoteLevel level, const SwEvent *event, const char *format, ...)
 {
     g_autofree char *text = NULL;
     va_list args;
@@ -59,22 +82,18 @@ void sw_warn(SwControl *control, const char *format, ...)
     va_start(args, format);
     text = g_strdup_vprintf(format, args);
     va_end(args);
-    if (control->warn) {
-        control->warn(control->warn_data, text);
-        return;
-    }
-    SW_HOLD(&control->lock);
-    if (control->warnings->len < UNHEARD_MAX)
-        g_ptr_array_add(control->warnings, g_steal_pointer(&text));
+    tell(control, level, event, text);
 }
 
-void sw_control_on_warning(SwControl *control, void (*warn)(gpointer data, const char *text), gpointer data)
+void sw_control_on_note(SwControl *control, SwNoteFunc note, gpointer data)
 {
-    control->warn_data = data;
-    control->warn = warn;
-    for (guint i = 0; i < control->warnings->len; i++)
-        warn(data, control->warnings->pdata[i]);
-    g_ptr_array_set_size(control->warnings, 0);
+    control->note_data = data;
+    control->note = note;
+    for (guint i = 0; note && i < control->unheard->len; i++) {
+        const SwKeptEvent *kept = control->unheard->pdata[i];
+        note(data, kept->level, &kept->event, kept->text);
+    }
+    g_ptr_array_set_size(control->unheard, 0);
 }
 
 /* ---- open and close */
@@ -96,7 +115,7 @@ static SwControl *control_new(SwPort *port, const char *source_path, const SwCon
     control->keep_old_us = sw_old_wanted(port, config) ? config->keep_old_us : 0;
     g_queue_init(&control->kept);
     control->breaking = g_hash_table_new_full(g_str_hash, g_str_equal, g_free, NULL);
-    control->warnings = g_ptr_array_new_with_free_func(g_free);
+    control->unheard = g_ptr_array_new_with_free_func(sw_event_free);
     sw_read_machine_text(port, "/proc/sys/kernel/random/boot_id", control->boot_id, sizeof control->boot_id);
     sw_mutex_init(&control->lock);
     return control;
@@ -181,7 +200,7 @@ int sw_control_close(SwControl *control)
     sw_old_forget(control);
     sw_left_forget(control);
     g_hash_table_unref(control->breaking);
-    g_ptr_array_unref(control->warnings);
+    g_ptr_array_unref(control->unheard);
     sw_mutex_clear(&control->lock);
     g_free(control->source_path);
     g_free(control);

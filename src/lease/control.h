@@ -23,6 +23,7 @@
  */
 
 #include "../core/config.h"
+#include "../core/event.h"
 #include "../core/record.h"
 #include "../port/port.h"
 
@@ -100,6 +101,9 @@ int sw_control_epoch_to_hold(SwControl *control, SwEpoch **ret_epoch) G_GNUC_WAR
  */
 int sw_control_confirm(SwControl *control, const SwEpoch *epoch) G_GNUC_WARN_UNUSED_RESULT;
 
+/* When the last heartbeat that got through was begun (port clock); by any thread. */
+gint64 sw_control_beat_us(const SwControl *control);
+
 /*
  * Whoever waits for something that another host holds says so each time it looks, at least once in 100 ms or so: that
  * host is then watched, and broken when it is dead.  `want` is called by any thread; it is set once, before there are
@@ -112,7 +116,7 @@ void sw_control_on_wait(SwControl *control, void (*want)(gpointer data, const ch
  * Whom to tell what people should know; by any thread.  Set once, before there are others; what was to be said before
  * is told at once.
  */
-void sw_control_on_warning(SwControl *control, void (*warn)(gpointer data, const char *text), gpointer data);
+void sw_control_on_note(SwControl *control, SwNoteFunc note, gpointer data);
 
 /*
  * Fences and buries that host whatever its heartbeat says, because the administrator says so: reason "fenced", or

@@ -66,8 +66,8 @@ struct SwControl {
     /* set before other threads know of the control */
     void (*want)(gpointer data, const char *host_id);
     gpointer want_data;
-    void (*warn)(gpointer data, const char *text);
-    gpointer warn_data;
+    SwNoteFunc note;
+    gpointer note_data;
 
     /* atomic */
     SwEpoch *epoch;   /* owned, with its `older` ones; NULL only while the first is being claimed */
@@ -90,7 +90,7 @@ struct SwControl {
     gint64 trimmed_us;    /* when that was */
     GSList *left;         /* of ours that could not be taken away yet (left.c) */
     GHashTable *breaking; /* names of what threads of this mount are breaking */
-    GPtrArray *warnings;  /* that nobody has heard yet */
+    GPtrArray *unheard;   /* of SwKeptEvent, owned */
     GQueue kept;          /* of old.c, those that will be dropped first come first */
 };
 
@@ -134,8 +134,6 @@ int sw_control_renew(SwControl *control, const SwEpoch *epoch) G_GNUC_WARN_UNUSE
 /* For loops that may take long, whichever thread they are in. */
 void sw_control_beat_if_due(SwControl *control);
 gint64 sw_control_beat_interval(const SwControl *control);
-/* When the last heartbeat that got through was begun. */
-gint64 sw_control_beat_us(const SwControl *control);
 
 /* ---- control_check.c */
 
@@ -165,6 +163,8 @@ int sw_open_fresh(SwControl *control, const char *name) G_GNUC_WARN_UNUSED_RESUL
 
 /* Tells people.  One sentence, without an end. */
 void sw_warn(SwControl *control, const char *format, ...) G_GNUC_PRINTF(2, 3);
+void sw_tell_event(SwControl *control, SwNoteLevel level, const SwEvent *event, const char *format, ...)
+    G_GNUC_PRINTF(4, 5);
 
 /* What was taken among our stages as `taken` goes back to its name; to salvage, if that has been taken meanwhile.
  * -EEXIST. */

@@ -88,6 +88,18 @@ gboolean sw_stage_note(SwPort *port, int dirfd, const char *note, uid_t owner, S
     return sw_salvage_info_parse(text, strlen(text), ret_info) == 0;
 }
 
+static void tell_saved(SwControl *control, const SwSalvageInfo *info, const char *host_id)
+{
+    SwEvent event = {.kind = SW_EVENT_SALVAGED, .path = info->path, .command = info->command, .host_id = host_id};
+
+    event.reason = info->reason;
+    event.pid = info->pid;
+    sw_tell_event(control, SW_NOTE_INFO, &event,
+                  "%s: not committed (%s), what %s (pid %d) wrote on host %s is in salvage",
+                  *info->path ? info->path : "a file", info->reason, *info->command ? info->command : "a program",
+                  (int)info->pid, host_id);
+}
+
 static int evacuate_file(SwControl *control, int dirfd, const char *name, const struct stat *st, const char *host_id,
                          const char *reason)
 {
@@ -103,8 +115,10 @@ static int evacuate_file(SwControl *control, int dirfd, const char *name, const 
     info.pid = known.pid;
     info.synced = known.synced;
     r = sw_salvage_put(control, dirfd, name, host_id, &info, &owner);
-    if (r == 0)
+    if (r == 0) {
         (void)port->unlinkat(port, dirfd, note, 0);
+        tell_saved(control, &info, host_id);
+    }
     sw_salvage_info_clear(&known);
     return r;
 }

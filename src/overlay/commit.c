@@ -246,6 +246,20 @@ static int publish_edit(SwStage *stage, const SwTarget *target, const SwFound *o
     return r;
 }
 
+static void tell_rebased(SwStage *stage)
+{
+    SwOverlay *ov = stage->overlay;
+    g_autofree char *path = NULL;
+    char comm[64] = "";
+    SwEvent event = {.kind = SW_EVENT_REBASED, .command = comm, .pid = stage->trial.writer};
+    if (event.pid)
+        ov->port->comm(ov->port, stage->trial.writer, comm, sizeof comm);
+    sw_mutex_lock(&ov->lock);
+    event.path = path = sw_node_path_locked(stage->parent, stage->name);
+    sw_mutex_unlock(&ov->lock);
+    sw_note_event(ov, SW_NOTE_INFO, &event, "%s: changed by another host meanwhile, edits applied to it", path);
+}
+
 static int edit_once(SwStage *stage, const SwTarget *target, const SwFound *seen)
 {
     SwFound now;
@@ -258,8 +272,7 @@ static int edit_once(SwStage *stage, const SwTarget *target, const SwFound *seen
         r = rebase(stage, target, &now);
         if (r < 0)
             return r;
-        sw_note(stage->overlay, SW_NOTE_INFO, "%s: changed by another host meanwhile, edits applied to it",
-                target->name);
+        tell_rebased(stage);
         sw_count(stage->overlay->port, SW_COUNT_EDITS_REBASED, 1);
     }
     return publish_edit(stage, target, &now);

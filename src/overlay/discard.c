@@ -80,6 +80,29 @@ static gboolean is_taken(SwStage *stage, gboolean look)
     return r == -ENOENT || r == -ESTALE;
 }
 
+static void tell_kept(SwOverlay *ov, const SwSalvageInfo *info, const char *reason)
+{
+    gboolean killed = strcmp(reason, "killed") == 0;
+    SwEvent event = {.kind = killed ? SW_EVENT_WRITER_KILLED : SW_EVENT_SALVAGED,
+                     .path = info->path,
+                     .command = info->command,
+                     .reason = reason,
+                     .pid = info->pid};
+    sw_note_event(ov, SW_NOTE_INFO, &event, "%s: not committed (%s), what %s (pid %d) wrote is in salvage", info->path,
+                  reason, info->command, (int)info->pid);
+}
+
+static void tell_lost(SwOverlay *ov, const SwSalvageInfo *info, int error)
+{
+    SwEvent event = {.kind = SW_EVENT_SALVAGE_FAILED,
+                     .path = info->path,
+                     .command = info->command,
+                     .reason = info->reason,
+                     .pid = info->pid};
+    sw_note_event(ov, SW_NOTE_WARNING, &event, "%s: what %s (pid %d) wrote could not be moved to salvage: %s",
+                  info->path, info->command, (int)info->pid, g_strerror(error));
+}
+
 static void put_aside(SwStage *stage, const char *reason)
 {
     SwOverlay *ov = stage->overlay;
@@ -95,11 +118,9 @@ static void put_aside(SwStage *stage, const char *reason)
     }
     sw_count(ov->port, r < 0 ? SW_COUNT_SALVAGE_FAILED : SW_COUNT_SALVAGED, 1);
     if (r < 0)
-        sw_note(ov, SW_NOTE_WARNING, "%s: what %s (pid %d) wrote could not be moved to salvage: %s", path, comm,
-                (int)info.pid, g_strerror(-r));
+        tell_lost(ov, &info, -r);
     else
-        sw_note(ov, SW_NOTE_INFO, "%s: not committed (%s), what %s (pid %d) wrote is in salvage", path, reason, comm,
-                (int)info.pid);
+        tell_kept(ov, &info, reason);
 }
 
 static void drop_claim(SwStage *stage)
@@ -140,8 +161,7 @@ gboolean sw_stage_end_if_taken(SwStage *stage, gboolean look)
     char comm[64];
     SwSalvageInfo info = describe(stage, "fenced", comm, &path);
     stage->claimed = stage->described = FALSE;
-    sw_note(ov, SW_NOTE_INFO, "%s: not committed (%s), what %s (pid %d) wrote is in salvage", path, info.reason, comm,
-            (int)info.pid);
+    tell_kept(ov, &info, info.reason);
     sw_count(ov->port, SW_COUNT_DISCARDS_FENCED, 1);
     end(stage, ESTALE);
     return TRUE;

@@ -548,6 +548,8 @@ gint64 sw_append_tick(SwOverlay *ov, gint64 now);
 
 /* ---- helpers used by several */
 void sw_note(SwOverlay *ov, SwNoteLevel level, const char *format, ...) G_GNUC_PRINTF(3, 4);
+/* The same, with what is known of the event besides. */
+void sw_note_event(SwOverlay *ov, SwNoteLevel level, const SwEvent *event, const char *format, ...) G_GNUC_PRINTF(4, 5);
 int sw_overlay_lookup_found(SwOverlay *ov, SwNode *parent, const char *name, gboolean hot, SwFile *dir,
                             SwEntry *ret_entry) G_GNUC_WARN_UNUSED_RESULT;
 /* The object at a name, with claims taken for what they are: -ENOENT.  *ret_claim (may be NULL) tells. */

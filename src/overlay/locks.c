@@ -173,9 +173,10 @@ static int end_dead(SwLocks *locks, SwLock *lock)
         set_held(locks, lock); /* with the next tick again */
         return r;
     }
+    SwEvent event = {.kind = SW_EVENT_LOCK_RELEASED, .path = lock->disk.says.path, .pid = lock->disk.says.pid};
     if (!lock->doomed)
-        sw_note(ov, SW_NOTE_INFO, "%s: the lock of process %d, which ended, is released", lock->disk.says.path,
-                (int)lock->disk.says.pid);
+        sw_note_event(ov, SW_NOTE_INFO, &event, "%s: the lock of process %d, which ended, is released", event.path,
+                      (int)event.pid);
     sw_count(ov->port, SW_COUNT_LOCKS_RELEASED, !lock->doomed);
     drop(locks, lock);
     return 0;

@@ -241,6 +241,14 @@ char *sw_node_path(SwOverlay *ov, SwNode *parent, const char *name)
     return path;
 }
 
+char *sw_overlay_path(SwOverlay *ov, SwNode *node, const char *name)
+{
+    SW_HOLD(&ov->lock);
+    if (name)
+        return sw_node_path_locked(node, name);
+    return node->names ? sw_node_path_locked(node->names->parent, node->names->name) : g_strdup("");
+}
+
 /* The n-th name of the node, as sw_node_first_name. */
 static gboolean nth_name(SwOverlay *ov, SwNode *node, guint n, SwNode **ret_parent, char **ret_name)
 {

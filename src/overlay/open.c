@@ -344,8 +344,10 @@ static int open_write(SwOverlay *ov, Opening *opening, SwHandle **ret_handle)
     if (r < 0)
         return r;
     if (too_large || !can_replace) {
-        sw_note(ov, SW_NOTE_INFO, "%s: written in place, for %s", path,
-                too_large ? "it is larger than edit-copy-max" : "the writer may not replace it");
+        SwEvent event = {
+            .kind = SW_EVENT_IN_PLACE, .path = path, .reason = too_large ? "too-large" : "not-replaceable"};
+        sw_note_event(ov, SW_NOTE_INFO, &event, "%s: written in place, for %s", path,
+                      too_large ? "it is larger than edit-copy-max" : "the writer may not replace it");
         return open_in_place(ov, opening, SW_HANDLE_INPLACE, ret_handle);
     }
     return open_staged(ov, opening, base, &found);

@@ -39,11 +39,21 @@ static gboolean pending_equal(gconstpointer a, gconstpointer b)
 
 void sw_note(SwOverlay *ov, SwNoteLevel level, const char *format, ...)
 {
+    static const SwEvent none = {0};
     va_list args;
     va_start(args, format);
     g_autofree char *text = g_strdup_vprintf(format, args);
     va_end(args);
-    ov->note(ov->note_data, level, text);
+    ov->note(ov->note_data, level, &none, text);
+}
+
+void sw_note_event(SwOverlay *ov, SwNoteLevel level, const SwEvent *event, const char *format, ...)
+{
+    va_list args;
+    va_start(args, format);
+    g_autofree char *text = g_strdup_vprintf(format, args);
+    va_end(args);
+    ov->note(ov->note_data, level, event, text);
 }
 
 static gboolean is_network(guint64 type)

@@ -24,6 +24,7 @@
  */
 
 #include "../core/config.h"
+#include "../core/event.h"
 #include "../core/range_locks.h"
 #include "../lease/control.h"
 #include "../port/port.h"
@@ -47,10 +48,6 @@ typedef struct {
     struct stat st;
     gint64 entry_us, attr_us; /* how long the kernel may believe the name and the attributes */
 } SwEntry;
-
-typedef enum { SW_NOTE_DEBUG, SW_NOTE_INFO, SW_NOTE_WARNING } SwNoteLevel;
-/* One event that a human may want to know: a writer discarded, a second version, an in-place fall-back. */
-typedef void (*SwNoteFunc)(gpointer data, SwNoteLevel level, const char *text);
 
 /* ---- lifetime */
 
@@ -77,6 +74,8 @@ void sw_overlay_fenced(SwOverlay *overlay);
 void sw_overlay_free(SwOverlay *overlay);
 
 SwNode *sw_overlay_root(SwOverlay *overlay);
+/* "dir/name" below the source, for people, of `name` in that directory, or, if it is NULL, of the node; g_free. */
+char *sw_overlay_path(SwOverlay *overlay, SwNode *node, const char *name);
 
 /* ---- names */
 

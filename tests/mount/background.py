@@ -2,6 +2,7 @@
 """Daemons without -f, as mount(8) and people start them: a supervisor, its daemon, and their log."""
 
 import os
+import re
 import signal
 import socket
 import threading
@@ -10,11 +11,27 @@ import time
 from harness import SLOWNESS, eventually, read_text
 
 
+def fields_of(data):
+    """What journald makes of a datagram: {name: value}."""
+    fields, at = {}, 0
+    while at < len(data):
+        end = data.index(b"\n", at)
+        name, equals, value = data[at:end].partition(b"=")
+        if not equals:
+            size = int.from_bytes(data[end + 1 : end + 9], "little")
+            value, end = data[end + 9 : end + 9 + size], end + 9 + size
+            assert data[end : end + 1] == b"\n"
+        assert re.fullmatch(rb"[A-Z][A-Z0-9_]*", name) and name not in fields
+        fields[name.decode()] = value.decode("utf-8", "surrogateescape")
+        at = end + 1
+    return fields
+
+
 class Journal:
     """Where the daemons of a host believe the journal to be."""
 
     def __init__(self, host):
-        self.seen = []
+        self.seen, self.entries = [], []
         path = os.path.join(host.scratch, "journal")
         self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self.socket.bind(path)
@@ -30,10 +47,17 @@ class Journal:
 
     def _drain(self):
         while True:
-            self.seen.append(self.socket.recv(1 << 16).decode(errors="replace"))
+            data = self.socket.recv(1 << 18)
+            self.seen.append(data.decode(errors="replace"))
+            self.entries.append(fields_of(data))
 
     def says(self, text, times=1):
         return eventually(lambda: "\n".join(self.seen).count(text) == times)
+
+    def find(self, event, timeout=3.0, **fields):
+        """The fields of the first entry of that event that has all those."""
+        wanted = {"SW_EVENT": event, **fields}.items()
+        return eventually(lambda: next((e for e in list(self.entries) if wanted <= e.items()), None), timeout)
 
 
 class Background:

@@ -85,7 +85,7 @@ void sim_complain(Sim *sim, const char *format, ...)
 
 /* ---- hosts */
 
-static void note(gpointer data, SwNoteLevel level, const char *text)
+static void note(gpointer data, SwNoteLevel level, const SwEvent *event, const char *text)
 {
     SimHost *host = data;
 

@@ -24,7 +24,7 @@ typedef struct {
     GString *warnings;
 } Run;
 
-static void hear(gpointer data, const char *text)
+static void hear(gpointer data, SwNoteLevel level, const SwEvent *event, const char *text)
 {
     g_string_append(data, text);
 }
@@ -34,7 +34,7 @@ static void run_begin(Run *run, Fixture *f, const char *content)
     *run = (Run){.f = f, .control = open_control(f), .warnings = g_string_new(NULL)};
     run->intent = (SwLeaseText){.appending = TRUE, .append_offset = 4, .append_length = strlen(LATE)};
     run->leases = sw_content_leases_new(f->port, run->control, f->source);
-    sw_control_on_warning(run->control, hear, run->warnings);
+    sw_control_on_note(run->control, hear, run->warnings);
     assert_int_equal(mkdir(at(f, "dir"), 0755), 0);
     write_text(at(f, "dir/log"), content);
     run->late = open(at(f, "dir/log"), O_RDWR | O_CLOEXEC);
@@ -332,10 +332,10 @@ static void warnings_wait(void **state)
 
     run_begin(&run, f, "one\n");
     *run.intent.path = '\0';
-    sw_control_on_warning(run.control, NULL, NULL);
+    sw_control_on_note(run.control, NULL, NULL);
     run_break(&run);
     assert_string_equal(run.warnings->str, "");
-    sw_control_on_warning(run.control, hear, run.warnings);
+    sw_control_on_note(run.control, hear, run.warnings);
     assert_non_null(strstr(run.warnings->str, "too long"));
     run_end(&run);
 }

@@ -412,7 +412,7 @@ static void test_bucket(void **state)
     assert_int_equal(passed, 10);
 }
 
-static void collect(SwLogLevel level, const char *message, gpointer data)
+static void collect(SwLogLevel level, const SwEvent *event, const char *message, gpointer data)
 {
     g_ptr_array_add(data, g_strdup_printf("%d %s", level, message));
 }
@@ -455,7 +455,7 @@ static void test_log(void **state)
 
 static gint counted; /* atomic */
 
-static void count(SwLogLevel level, const char *message, gpointer data)
+static void count(SwLogLevel level, const SwEvent *event, const char *message, gpointer data)
 {
     g_atomic_int_inc(&counted);
 }
