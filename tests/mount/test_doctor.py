@@ -64,6 +64,36 @@ def test_the_machine(lab):
 
 
 @pytest.mark.parametrize(
+    "says,result",
+    [("fusermount3 version: 3.14.0", "ok"), ("fusermount3 version: 3.10.2", "error"), ("nothing", "warning")],
+)
+def test_the_library(lab, says, result):
+    """One that is too old is an error, one that does not tell is none."""
+    program = os.path.join(lab.directory, "fusermount3")
+    with open(program, "w", encoding="ascii") as f:
+        f.write("#!/bin/sh\necho '%s'\n" % says)
+    os.chmod(program, 0o4755)
+    found = findings(lab, status=int(result == "error"), env={"PATH": lab.directory + ":/usr/bin:/bin"})
+    assert results(found)["libfuse"] == {result}
+    assert result != "error" or "3.14" in found["libfuse"][0][2]
+
+
+@pytest.mark.parametrize(
+    "options,fill,result,says",
+    [
+        ("size=1m", "head -c 1000 /dev/zero >f", "ok", "room"),
+        ("size=1m", "head -c 1020000 /dev/zero >f", "warning", "free"),
+        ("size=1m,nr_inodes=100", "touch $(seq 97)", "warning", "inodes"),
+    ],
+)
+def test_the_room(lab, source, options, fill, result, says):
+    """A source that is nearly full of bytes, or of files."""
+    script = "mount -t tmpfs -o %s none %s; cd %s; %s; cd /" % (options, source, source, fill)
+    found = findings(lab, source, command=in_namespace(script))
+    assert results(found)["space"] == {result} and says in found["space"][0][1]
+
+
+@pytest.mark.parametrize(
     "text,result,says",
     [
         ("[defaults]\nlease=30\n", "ok", "/etc/safewritefs.conf"),
