@@ -6,6 +6,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <string.h>
 #include <unistd.h>
 
 #define LOOK_EVERY_US (G_USEC_PER_SEC / 5)
@@ -29,6 +30,27 @@ static gboolean is_wanted(const char *type, const char *wanted)
     return g_strv_contains((const char *const *)words, type);
 }
 
+/* Is the share mounted, and only the directory in it not made?  A sentence's end that says so (g_free). */
+static char *what_is_above(const char *source, const char *wanted)
+{
+    g_autofree char *above = g_path_get_dirname(source);
+    g_autofree char *type = NULL;
+    int fd;
+
+    while ((fd = open(above, O_PATH | O_DIRECTORY | O_CLOEXEC)) < 0 && strcmp(above, "/") != 0) {
+        char *next = g_path_get_dirname(above);
+
+        g_free(above);
+        above = next;
+    }
+    if (fd < 0)
+        return g_strdup("");
+    type = type_of(fd);
+    close(fd);
+    return is_wanted(type, wanted) ? g_strdup_printf("; the %s at %s is mounted, so it has yet to be made", type, above)
+                                   : g_strdup("");
+}
+
 /* One look: a descriptor, or -errno and why. */
 static int look(const char *source, const char *wanted, char **ret_why)
 {
@@ -37,7 +59,9 @@ static int look(const char *source, const char *wanted, char **ret_why)
     g_autofree char *type = NULL;
 
     if (r < 0) {
-        *ret_why = g_strdup_printf("source %s: %s", source, g_strerror(-r));
+        g_autofree char *more = r == -ENOENT && wanted ? what_is_above(source, wanted) : g_strdup("");
+
+        *ret_why = g_strdup_printf("source %s: %s%s", source, g_strerror(-r), more);
         return r;
     }
     if (!wanted)

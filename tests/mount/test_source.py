@@ -36,7 +36,8 @@ def test_a_directory_that_comes_later(lab, source, alpha):
     alpha.run("mount -t tmpfs tmpfs $SOURCE", cwd="/")
     alpha.source = share
     alpha.launch("require-fstype=tmpfs")
-    assert eventually(lambda: "%s: No such file or directory: waiting" % share in alpha.log_text())
+    missing = "%s: No such file or directory; the tmpfs at %s is mounted, so it has yet to be made: waiting" % (share, source)
+    assert eventually(lambda: missing in alpha.log_text())
     alpha.run(["mkdir", share], cwd="/")
     alpha.await_mount()
 
