@@ -216,10 +216,12 @@ static int check_mountpoint(Daemon *d, char **why)
     return 0;
 }
 
-/* The parent may go, and with it the terminal. */
+/* The parent may go, and with it the terminal.  Not before: under x-systemd.automount whoever is not of systemd's
+ * process group waits at the mount point for the mount to be made, and that goes for who makes it as well. */
 static void leave_terminal(gpointer data)
 {
     Daemon *d = data;
+    setsid();
     int null = open("/dev/null", O_RDWR | O_CLOEXEC);
     for (int fd = 0; null >= 0 && fd < 3; fd++)
         dup2(null, fd);
@@ -398,7 +400,6 @@ static int serve_in_background(Daemon *d)
         return wait_for_child(ends[0]);
     }
     close(ends[0]);
-    setsid();
     if (chdir("/") < 0)
         sw_log(SW_LOG_DEBUG, "cannot leave the working directory");
     d->parent_fd = ends[1];
