@@ -37,6 +37,9 @@
 /* mount(8): "mount failure".  Also for options that are no good: no file system is mounted, for that reason. */
 enum { EXIT_MOUNT = 32 };
 
+/* A daemon that does nothing for so long, and does not even wait for the source, is not going to. */
+#define HANG_US (60 * G_USEC_PER_SEC)
+
 typedef struct {
     SwOptions options;
     int place_fd; /* the source, O_PATH: what its name led to before anything was mounted */
@@ -49,7 +52,9 @@ typedef struct {
     SwOverlay *overlay;
     SwServer *server;
     SwMetrics metrics;
-    int parent_fd; /* where the parent waits, or -1 */
+    int parent_fd;     /* where the parent waits, or -1 */
+    int supervisor_fd; /* for sw_supervisor_tell, or -1 */
+    SwAlive alive;
 } Daemon;
 
 static void note(gpointer data, SwNoteLevel level, const SwEvent *event, const char *text)
@@ -228,18 +233,32 @@ static void leave_terminal(gpointer data)
     if (null > 2)
         close(null);
     sw_log_to_system();
+    if (d->parent_fd < 0)
+        return;
     if (write(d->parent_fd, "", 1) != 1)
         sw_log(SW_LOG_DEBUG, "nobody waits for the mount any more");
     close(d->parent_fd);
     d->parent_fd = -1;
 }
 
+/* Those who would kill a daemon that hangs hear that it does not. */
+static void alive(gpointer data)
+{
+    Daemon *d = data;
+    if (!sw_alive_is_due(&d->alive, d->port->now_us(d->port)))
+        return;
+    sw_supervisor_tell(d->supervisor_fd, SW_SAYS_ALIVE);
+    if (d->options.foreground)
+        sw_notify("WATCHDOG=1");
+}
+
 /* The mount answers. */
 static void ready(gpointer data)
 {
     Daemon *d = data;
-    if (d->parent_fd >= 0)
+    if (!d->options.foreground)
         leave_terminal(d);
+    sw_supervisor_tell(d->supervisor_fd, SW_SAYS_ANSWERS);
     const char *host_id = sw_control_host_id(d->control);
     g_autofree char *libfuse = sw_server_libfuse();
     const SwEvent event = {.kind = SW_EVENT_MOUNTED, .host_id = host_id};
@@ -290,6 +309,8 @@ static int set_up(Daemon *d, char **why)
     setup.ready = ready;
     setup.ready_data = d;
     setup.trace = d->options.debug ? trace : NULL;
+    setup.alive = alive;
+    d->alive = sw_alive_every(d->supervisor_fd >= 0 ? HANG_US : 0);
     return sw_server_new(&setup, &d->server, why);
 }
 
@@ -324,8 +345,9 @@ static int serve(Daemon *d)
         r = sw_server_run(d->server);
         if (r < 0)
             why = g_strdup("the kernel did not take up the mount");
+        sw_supervisor_tell(d->supervisor_fd, SW_SAYS_ENDING);
         if (d->options.foreground)
-            sw_notify("STOPPING=1\nSTATUS=unmounting");
+            sw_notify("STOPPING=1\nSTATUS=unmounting\nWATCHDOG_USEC=0");
     }
     if (r < 0)
         sw_log(SW_LOG_ERROR, "%s", why ? why : g_strerror(-r));
@@ -334,13 +356,14 @@ static int serve(Daemon *d)
 }
 
 /* The supervisor's child. */
-static int serve_supervised(gpointer data, int ready_fd, gboolean again)
+static int serve_supervised(gpointer data, int fd, gboolean again)
 {
     Daemon *d = data;
     /* The parent learns of a failure when the last copy is closed. */
     if (d->parent_fd >= 0)
         close(d->parent_fd);
-    d->parent_fd = ready_fd;
+    d->parent_fd = -1;
+    d->supervisor_fd = fd;
     if (!again || sw_mounting_is_dead(d->options.mountpoint))
         return serve(d);
     sw_log(SW_LOG_INFO, "the dead mount has been unmounted: the daemon does not come back");
@@ -365,6 +388,7 @@ static int supervise(Daemon *d)
 {
     SwSupervised what = {.serve = serve_supervised, .ready = leave_terminal, .left_dead = clear_dead, .say = say};
     what.data = d;
+    what.hang_us = HANG_US;
     int status = sw_supervise(&what, EXIT_MOUNT);
     sw_options_clear(&d->options);
     sw_log_finish();
@@ -414,7 +438,7 @@ static void print_version(void)
 
 int main(int argc, char **argv)
 {
-    Daemon d = {.place_fd = -1, .source_fd = -1, .parent_fd = -1};
+    Daemon d = {.place_fd = -1, .source_fd = -1, .parent_fd = -1, .supervisor_fd = -1};
     g_autofree char *why = NULL;
     sw_log_begin();
     if (sw_options_parse(argc, argv, SW_CONF_PATH, &d.options, &why) < 0) {

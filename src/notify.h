@@ -14,4 +14,18 @@
 /* Sends "READY=1\nSTATUS=..." and the like.  Nothing happens where nobody wants to know, or when it cannot be sent. */
 void sw_notify(const char *format, ...) G_GNUC_PRINTF(1, 2);
 
+/* How often somebody is told that the daemon is alive. */
+typedef struct {
+    gint64 every_us; /* 0: nobody wants to know */
+    gint64 next_us;
+} SwAlive;
+
+/*
+ * So often that both are content: who sees silence of `hang_us` as death (0: nobody), and systemd, where WatchdogSec=
+ * is set for this process (WATCHDOG_USEC and WATCHDOG_PID, sd_watchdog_enabled(3)).
+ */
+SwAlive sw_alive_every(gint64 hang_us);
+/* Is it time?  If so, `now_us` counts as the last one. */
+gboolean sw_alive_is_due(SwAlive *alive, gint64 now_us);
+
 #endif

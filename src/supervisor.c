@@ -9,6 +9,7 @@
 #include <string.h>
 #include <sys/prctl.h>
 #include <sys/signalfd.h>
+#include <sys/socket.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -16,10 +17,22 @@ typedef struct {
     const SwSupervised *what;
     sigset_t before; /* the signal mask that the daemon gets */
     int signals;     /* signalfd */
-    int ready_fd;    /* where the present daemon says that its mount answers; then -1 */
+    int daemon_fd;   /* where the present daemon speaks; -1: not any more */
     pid_t child;     /* 0 between two */
     gboolean answered, stopping;
+    gboolean watched; /* the daemon is to say that it is alive */
+    gboolean stopped; /* by a signal */
+    guint silent;     /* looks in a row that found that it had said nothing */
+    gint64 look_us;   /* the next one */
 } Supervisor;
+
+void sw_supervisor_tell(int fd, SwSays what)
+{
+    char byte = (char)what;
+
+    if (fd >= 0)
+        (void)!send(fd, &byte, 1, MSG_NOSIGNAL | MSG_DONTWAIT);
+}
 
 gint64 sw_crashes_add(SwCrashes *crashes, gint64 now_us)
 {
@@ -56,12 +69,12 @@ static void take_signals(Supervisor *supervisor)
     supervisor->signals = signalfd(-1, &waited, SFD_CLOEXEC | SFD_NONBLOCK);
 }
 
-static void be_daemon(Supervisor *supervisor, int ready_fd)
+static void be_daemon(Supervisor *supervisor, int fd)
 {
     prctl(PR_SET_NAME, "safewritefs");
     close(supervisor->signals);
     sigprocmask(SIG_SETMASK, &supervisor->before, NULL);
-    exit(supervisor->what->serve(supervisor->what->data, ready_fd, supervisor->answered));
+    exit(supervisor->what->serve(supervisor->what->data, fd, supervisor->answered));
 }
 
 static gboolean start(Supervisor *supervisor)
@@ -69,7 +82,7 @@ static gboolean start(Supervisor *supervisor)
     int ends[2];
     pid_t child;
 
-    if (pipe2(ends, O_CLOEXEC) < 0)
+    if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, ends) < 0)
         return FALSE;
     child = fork();
     if (child == 0) {
@@ -81,29 +94,84 @@ static gboolean start(Supervisor *supervisor)
         close(ends[0]);
         return FALSE;
     }
-    supervisor->ready_fd = ends[0];
+    supervisor->daemon_fd = ends[0];
     supervisor->child = child;
+    supervisor->watched = supervisor->stopped = FALSE;
+    supervisor->silent = 0;
     return TRUE;
 }
 
-static void drop_ready_fd(Supervisor *supervisor)
+static void drop_daemon_fd(Supervisor *supervisor)
 {
-    if (supervisor->ready_fd >= 0)
-        close(supervisor->ready_fd);
-    supervisor->ready_fd = -1;
+    if (supervisor->daemon_fd >= 0)
+        close(supervisor->daemon_fd);
+    supervisor->daemon_fd = -1;
 }
 
-/* The daemon's byte, or its end. */
-static void hear_daemon(Supervisor *supervisor)
+static void hear_one(Supervisor *supervisor, SwSays said)
 {
-    char byte;
-    gboolean answers = read(supervisor->ready_fd, &byte, 1) == 1;
-
-    drop_ready_fd(supervisor);
-    if (!answers || supervisor->answered)
+    supervisor->silent = 0;
+    if (said == SW_SAYS_ALIVE || said == SW_SAYS_ENDING)
+        supervisor->watched = said == SW_SAYS_ALIVE && supervisor->what->hang_us > 0;
+    if (said != SW_SAYS_ANSWERS || supervisor->answered)
         return;
     supervisor->answered = TRUE;
     supervisor->what->ready(supervisor->what->data);
+}
+
+/* What the daemon has said, or that it has ended. */
+static void hear_daemon(Supervisor *supervisor)
+{
+    char byte;
+    ssize_t n;
+
+    while ((n = recv(supervisor->daemon_fd, &byte, 1, MSG_DONTWAIT)) == 1)
+        hear_one(supervisor, (SwSays)byte);
+    if (n == 0 || errno != EAGAIN)
+        drop_daemon_fd(supervisor);
+}
+
+/* ---- hangs */
+
+static gint64 look_apart_us(const Supervisor *supervisor)
+{
+    return supervisor->what->hang_us / SW_HANG_LOOKS;
+}
+
+/* When the next look is due; -1: none is. */
+static gint64 until_look_us(Supervisor *supervisor)
+{
+    gint64 left_us = supervisor->look_us - g_get_monotonic_time();
+
+    if (!supervisor->watched || supervisor->stopped)
+        return -1;
+    return CLAMP(left_us, 0, look_apart_us(supervisor));
+}
+
+/* Each look counts for one, however long ago the last was. */
+static void look_for_hang(Supervisor *supervisor)
+{
+    if (until_look_us(supervisor) != 0)
+        return;
+    supervisor->look_us = g_get_monotonic_time() + look_apart_us(supervisor);
+    if (supervisor->silent++ < SW_HANG_LOOKS)
+        return;
+    supervisor->watched = FALSE;
+    say(supervisor, FALSE,
+        g_strdup_printf("the daemon has done nothing for %d s, without waiting for the source: it is killed",
+                        (int)(supervisor->what->hang_us / G_USEC_PER_SEC)));
+    kill(supervisor->child, SIGABRT);
+}
+
+static void hear_stop(Supervisor *supervisor, int status)
+{
+    supervisor->stopped = WIFSTOPPED(status);
+    supervisor->silent = 0;
+    if (supervisor->stopped)
+        say(supervisor, FALSE,
+            g_strdup_printf("the daemon was stopped by signal %d (%s): programs wait until it goes on (kill -CONT %d), "
+                            "and other hosts take it for dead after its lease",
+                            WSTOPSIG(status), strsignal(WSTOPSIG(status)), (int)supervisor->child));
 }
 
 static void hear_signals(Supervisor *supervisor)
@@ -123,8 +191,8 @@ static void hear_signals(Supervisor *supervisor)
 static void listen_once(Supervisor *supervisor, gint64 timeout_us)
 {
     struct pollfd fds[] = {{.fd = supervisor->signals, .events = POLLIN},
-                           {.fd = supervisor->ready_fd, .events = POLLIN}};
-    int timeout_ms = timeout_us < 0 ? -1 : (int)(timeout_us / 1000);
+                           {.fd = supervisor->daemon_fd, .events = POLLIN}};
+    int timeout_ms = timeout_us < 0 ? -1 : (int)((timeout_us + 999) / 1000);
 
     if (poll(fds, G_N_ELEMENTS(fds), timeout_ms) <= 0)
         return;
@@ -137,14 +205,24 @@ static void listen_once(Supervisor *supervisor, gint64 timeout_us)
 /* The status of the present daemon, as wait(2) gives it, when it has ended. */
 static int await_end(Supervisor *supervisor)
 {
+    pid_t heard;
     int status;
 
-    while (waitpid(supervisor->child, &status, WNOHANG) == 0)
-        listen_once(supervisor, -1);
+    supervisor->look_us = g_get_monotonic_time() + look_apart_us(supervisor);
+    while ((heard = waitpid(supervisor->child, &status, WNOHANG | WUNTRACED | WCONTINUED)) == 0 ||
+           (heard > 0 && (WIFSTOPPED(status) || WIFCONTINUED(status)))) {
+        if (heard > 0) {
+            hear_stop(supervisor, status);
+            continue;
+        }
+        look_for_hang(supervisor);
+        listen_once(supervisor, until_look_us(supervisor));
+    }
     supervisor->child = 0;
-    /* It may have written its byte and died before anybody looked. */
-    if (supervisor->ready_fd >= 0)
+    /* It may have spoken and died before anybody listened. */
+    if (supervisor->daemon_fd >= 0)
         hear_daemon(supervisor);
+    drop_daemon_fd(supervisor);
     return status;
 }
 
@@ -161,7 +239,7 @@ static void pause_for(Supervisor *supervisor, gint64 pause_us)
     gint64 until_us = g_get_monotonic_time() + pause_us, left_us;
 
     while (!supervisor->stopping && (left_us = until_us - g_get_monotonic_time()) > 0)
-        listen_once(supervisor, left_us + 999);
+        listen_once(supervisor, left_us);
 }
 
 /* Another daemon runs, or FALSE: there will be none. */
@@ -202,7 +280,7 @@ static int conclude(Supervisor *supervisor, int status, int failure)
 
 int sw_supervise(const SwSupervised *what, int failure)
 {
-    Supervisor supervisor = {.what = what, .ready_fd = -1};
+    Supervisor supervisor = {.what = what, .daemon_fd = -1};
     SwCrashes crashes = {0};
     int status;
     gboolean is_over;

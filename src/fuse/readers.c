@@ -155,6 +155,15 @@ gboolean sw_readers_ended(SwReaders *readers)
     return g_atomic_int_get(&readers->ended);
 }
 
+gboolean sw_readers_come_on(SwReaders *readers)
+{
+    if (!sw_mutex_trylock(&readers->lock))
+        return FALSE;
+    gboolean comes_on = readers->n_idle > 0 || readers->n == READERS_MAX;
+    sw_mutex_unlock(&readers->lock);
+    return comes_on;
+}
+
 void sw_readers_stop(SwReaders *readers)
 {
     sw_mutex_lock(&readers->lock);

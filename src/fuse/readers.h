@@ -21,6 +21,8 @@ typedef struct SwReaders SwReaders;
 SwReaders *sw_readers_start(struct fuse_session *session, SwServing *serving);
 /* Has one of them found that the mount is gone? */
 gboolean sw_readers_ended(SwReaders *readers);
+/* Does one of them wait for the next request, or are there as many as there may be?  FALSE also while another looks. */
+gboolean sw_readers_come_on(SwReaders *readers);
 /* Waits until all have answered what they were at, and frees; the session has been told to exit. */
 void sw_readers_stop(SwReaders *readers);
 

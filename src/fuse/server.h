@@ -25,6 +25,8 @@ typedef struct {
     gpointer ready_data;
     /* Called for each request when it ends, with a line that tells it in words; NULL: nobody follows them. */
     void (*trace)(const char *text);
+    /* Called several times a second by the thread in sw_server_run, as long as sw_server_is_sound; with ready_data. */
+    void (*alive)(gpointer data);
 } SwServerSetup;
 
 /*
@@ -35,6 +37,13 @@ int sw_server_new(const SwServerSetup *setup, SwServer **ret_server, char **ret_
 
 /* Serves until unmounted, or until SIGTERM, SIGINT or SIGHUP.  0, or -errno when the connection broke. */
 int sw_server_run(SwServer *server) G_GNUC_WARN_UNUSED_RESULT;
+
+/*
+ * Does the server come on?  Some thread waits for the next request, or all there may be are at work; and the tables,
+ * which nobody holds while he waits for anything (docs/concurrency.md), can be had.  FALSE once means nothing: somebody
+ * has just that table.  Says nothing about calls of the source, which may take as long as they take.
+ */
+gboolean sw_server_is_sound(SwServer *server);
 
 /* Unmounts if need be and frees; waits for calls handed to other threads. */
 void sw_server_free(SwServer *server);

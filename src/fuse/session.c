@@ -208,12 +208,20 @@ static gboolean announce(SwServer *server)
     return TRUE;
 }
 
+gboolean sw_server_is_sound(SwServer *server)
+{
+    return sw_readers_come_on(server->readers) && sw_overlay_tables_are_free(server->overlay);
+}
+
 /* Until a signal asks to end or the mount is gone. */
 static void wait_for_end(SwServer *server, const sigset_t *signals)
 {
     const struct timespec pause = {.tv_nsec = 100 * 1000 * 1000};
-    while (!sw_readers_ended(server->readers) && sigtimedwait(signals, NULL, &pause) < 0)
+    while (!sw_readers_ended(server->readers) && sigtimedwait(signals, NULL, &pause) < 0) {
         sw_serving_let_go(server->serving, fuse_session_fd(server->session));
+        if (server->setup.alive && sw_server_is_sound(server))
+            server->setup.alive(server->setup.ready_data);
+    }
     fuse_session_exit(server->session);
 }
 

@@ -610,6 +610,14 @@ void sw_locks_tick(SwOverlay *ov, gint64 now)
     ov->port->become(ov->port, NULL);
 }
 
+gboolean sw_locks_table_is_free(SwLocks *locks)
+{
+    if (!sw_mutex_trylock(&locks->lock))
+        return FALSE;
+    sw_mutex_unlock(&locks->lock);
+    return TRUE;
+}
+
 SwLocks *sw_locks_new(SwOverlay *ov)
 {
     SwLocks *locks = g_new0(SwLocks, 1);

@@ -26,6 +26,8 @@ typedef struct SwLock SwLock;
 SwLocks *sw_locks_new(SwOverlay *ov);
 /* Leaves the locks that nobody owns; the control ends the others. */
 void sw_locks_free(SwLocks *locks);
+/* Nobody has the lock of the table just now. */
+gboolean sw_locks_table_is_free(SwLocks *locks);
 /* Ends the locks of the dead. */
 void sw_locks_tick(SwOverlay *ov, gint64 now);
 

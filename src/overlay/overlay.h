@@ -73,6 +73,9 @@ void sw_overlay_fenced(SwOverlay *overlay);
 /* Commits what every holder has closed, moves the rest to salvage, frees.  No other call may be running. */
 void sw_overlay_free(SwOverlay *overlay);
 
+/* Can all the locks be had that nobody keeps while he waits for anything?  Tries each once, and never waits. */
+gboolean sw_overlay_tables_are_free(SwOverlay *overlay);
+
 SwNode *sw_overlay_root(SwOverlay *overlay);
 /* "dir/name" below the source, for people, of `name` in that directory, or, if it is NULL, of the node; g_free. */
 char *sw_overlay_path(SwOverlay *overlay, SwNode *node, const char *name);

@@ -9,6 +9,7 @@
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdlib.h>
+#include <string.h>
 #include <unistd.h>
 
 #include <cmocka.h>
@@ -41,7 +42,7 @@ static void test_too_many(void **state)
 
 /* What a daemon does; it cannot tell how often it was started but by `again`. */
 static int (*play)(int ready_fd, gboolean again);
-static guint answers, complaints, left_dead; /* counted in the supervisor */
+static guint answers, complaints, left_dead, hangs, stops; /* counted in the supervisor */
 
 static int serve(gpointer data, int ready_fd, gboolean again)
 {
@@ -61,15 +62,20 @@ static void count_left_dead(gpointer data)
 static void say(gboolean is_error, const char *text)
 {
     complaints += is_error;
+    hangs += strstr(text, "has done nothing") != NULL;
+    stops += strstr(text, "was stopped by signal 19") != NULL;
 }
+
+#define HANG_US (SECOND / 2)
 
 static int supervise(int (*one)(int ready_fd, gboolean again))
 {
-    const SwSupervised what = {.serve = serve, .ready = ready, .left_dead = count_left_dead, .say = say};
+    const SwSupervised what = {
+        .serve = serve, .ready = ready, .left_dead = count_left_dead, .say = say, .hang_us = HANG_US};
     sigset_t before;
 
     play = one;
-    answers = complaints = left_dead = 0;
+    answers = complaints = left_dead = hangs = stops = 0;
     sigprocmask(SIG_SETMASK, NULL, &before);
     int status = sw_supervise(&what, 32);
     sigprocmask(SIG_SETMASK, &before, NULL);
@@ -118,6 +124,80 @@ static int be_told(int ready_fd, gboolean again)
     _exit(98);
 }
 
+static void sleep_us(gint64 us)
+{
+    gint64 until_us = g_get_monotonic_time() + us;
+
+    while (g_get_monotonic_time() < until_us)
+        usleep((useconds_t)MAX(until_us - g_get_monotonic_time(), 1));
+}
+
+static void be_alive(int fd)
+{
+    sw_supervisor_tell(fd, SW_SAYS_ANSWERS);
+    sw_supervisor_tell(fd, SW_SAYS_ALIVE);
+}
+
+static int hang_once(int fd, gboolean again)
+{
+    be_alive(fd);
+    if (!again)
+        sleep_us(20 * SECOND);
+    _exit(again ? 0 : 98);
+}
+
+/* For longer than a hang may last, and then for longer without a word, because that is its end. */
+static int be_busy(int fd, gboolean again)
+{
+    for (guint i = 0; i < 8; i++) {
+        be_alive(fd);
+        sleep_us(HANG_US / 4);
+    }
+    sw_supervisor_tell(fd, SW_SAYS_ENDING);
+    sleep_us(2 * HANG_US);
+    _exit(again ? 98 : 0);
+}
+
+static int be_stopped(int fd, gboolean again)
+{
+    pid_t daemon = getpid();
+
+    be_alive(fd);
+    if (!again && fork() == 0) {
+        sleep_us(3 * HANG_US);
+        kill(daemon, SIGCONT);
+        _exit(0);
+    }
+    raise(SIGSTOP);
+    _exit(again ? 98 : 0);
+}
+
+/* Who said once that he is alive, and then nothing for so long, is killed, and followed by another. */
+static void test_hang(void **state)
+{
+    gint64 began_us = g_get_monotonic_time();
+
+    assert_int_equal(supervise(hang_once), 0);
+    assert_int_equal(hangs, 1);
+    assert_true(g_get_monotonic_time() - began_us >= HANG_US);
+    assert_int_equal(complaints + left_dead + stops, 0);
+}
+
+/* Not who goes on saying so, nor who has said that he is coming to his end. */
+static void test_no_hang(void **state)
+{
+    assert_int_equal(supervise(be_busy), 0);
+    assert_int_equal(hangs + complaints, 0);
+}
+
+/* Nor who was stopped on purpose: that is said. */
+static void test_stopped(void **state)
+{
+    assert_int_equal(supervise(be_stopped), 0);
+    assert_int_equal(stops, 1);
+    assert_int_equal(hangs + complaints, 0);
+}
+
 /* Who never answered is not started again, and has said why unless it was killed. */
 static void test_never_answered(void **state)
 {
@@ -149,7 +229,8 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_pauses),  cmocka_unit_test(test_too_many),    cmocka_unit_test(test_never_answered),
-        cmocka_unit_test(test_crashes), cmocka_unit_test(test_told_to_end),
+        cmocka_unit_test(test_crashes), cmocka_unit_test(test_told_to_end), cmocka_unit_test(test_hang),
+        cmocka_unit_test(test_no_hang), cmocka_unit_test(test_stopped),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
