@@ -5,6 +5,8 @@
  * Without -f the parent process waits until the mount answers, and then exits 0; when it never will, the reason has
  * been printed and it exits 32, as mount(8) wants.  Its child is the supervisor (supervisor.h), whose child the daemon.
  */
+#include "core/ask.h"
+#include "core/base.h"
 #include "core/config.h"
 #include "fuse/keeping.h"
 #include "fuse/mounting.h"
@@ -17,6 +19,7 @@
 #include "options.h"
 #include "overlay/overlay.h"
 #include "port/port.h"
+#include "remount.h"
 #include "source.h"
 #include "supervisor.h"
 
@@ -55,6 +58,10 @@ typedef struct {
     int parent_fd;     /* where the parent waits, or -1 */
     int supervisor_fd; /* for sw_supervisor_tell, or -1 */
     SwAlive alive;
+    /* The settings in force, of which `options` has those that it was mounted with. */
+    SwMutex changing;
+    SwConfig *config; /* protected by changing */
+    GSList *configs;  /* protected by changing: all there were since, for some thread may still look at one (owned) */
 } Daemon;
 
 static void note(gpointer data, SwNoteLevel level, const SwEvent *event, const char *text)
@@ -247,7 +254,7 @@ static void alive(gpointer data)
     Daemon *d = data;
     if (!sw_alive_is_due(&d->alive, d->port->now_us(d->port)))
         return;
-    sw_supervisor_tell(d->supervisor_fd, SW_SAYS_ALIVE);
+    sw_supervisor_tell(d->supervisor_fd, SW_SAYS_ALIVE, NULL);
     if (d->options.foreground)
         sw_notify("WATCHDOG=1");
 }
@@ -258,7 +265,7 @@ static void ready(gpointer data)
     Daemon *d = data;
     if (!d->options.foreground)
         leave_terminal(d);
-    sw_supervisor_tell(d->supervisor_fd, SW_SAYS_ANSWERS);
+    sw_supervisor_tell(d->supervisor_fd, SW_SAYS_ANSWERS, NULL);
     const char *host_id = sw_control_host_id(d->control);
     g_autofree char *libfuse = sw_server_libfuse();
     const SwEvent event = {.kind = SW_EVENT_MOUNTED, .host_id = host_id};
@@ -266,6 +273,54 @@ static void ready(gpointer data)
                  host_id, libfuse);
     if (d->options.foreground)
         sw_notify("READY=1\nSTATUS=%s mounted on %s as host %s", d->options.source, d->options.mountpoint, host_id);
+}
+
+/* ---- requests */
+
+static char *refusal(char *why)
+{
+    g_autofree char *said = why;
+    return g_strconcat("no ", said, NULL);
+}
+
+static void change_settings(Daemon *d, const SwConfig *config)
+{
+    d->config = g_memdup2(config, sizeof *config);
+    d->configs = g_slist_prepend(d->configs, d->config);
+    sw_overlay_set_config(d->overlay, d->config);
+    sw_control_set_limits(d->control, d->config);
+}
+
+/* `text` is what follows the verb. */
+static char *remount(Daemon *d, const char *text, gboolean really)
+{
+    g_autofree char *source = NULL;
+    g_autoptr(GPtrArray) tokens = NULL;
+    SwConfig config;
+    char *why = NULL;
+    if (!sw_remount_split(text, &source, &tokens))
+        return refusal(g_strdup("that is no request"));
+    if (strcmp(source, d->options.source) != 0)
+        return refusal(g_strdup_printf("what is mounted there is %s, not %s", d->options.source, source));
+    SW_HOLD(&d->changing);
+    if (sw_remount_settings(&d->options, d->config, tokens, &config, &why) < 0)
+        return refusal(why);
+    if (really) {
+        change_settings(d, &config);
+        sw_supervisor_tell(d->supervisor_fd, SW_SAYS_CHANGED, text);
+        sw_log(SW_LOG_INFO, "remounted: %s", strchr(text, '\n') + 1);
+    }
+    return g_strdup("ok");
+}
+
+static char *asked(gpointer data, const char *request)
+{
+    Daemon *d = data;
+    if (g_str_has_prefix(request, SW_ASK_CHECK "\n"))
+        return remount(d, request + strlen(SW_ASK_CHECK "\n"), FALSE);
+    if (g_str_has_prefix(request, SW_ASK_CHANGE "\n"))
+        return remount(d, request + strlen(SW_ASK_CHANGE "\n"), TRUE);
+    return refusal(g_strdup("this daemon knows no such request"));
 }
 
 static char *fuse_options(const SwOptions *options)
@@ -310,6 +365,7 @@ static int set_up(Daemon *d, char **why)
     setup.ready_data = d;
     setup.trace = d->options.debug ? trace : NULL;
     setup.alive = alive;
+    setup.asked = asked;
     d->alive = sw_alive_every(d->supervisor_fd >= 0 ? HANG_US : 0);
     return sw_server_new(&setup, &d->server, why);
 }
@@ -322,6 +378,7 @@ static void tear_down(Daemon *d)
         sw_keeping_retire(d->keeping);
     sw_overlay_free(d->overlay);
     sw_keeping_stop(d->keeping);
+    g_slist_free_full(g_steal_pointer(&d->configs), g_free);
     sw_keeper_free(d->keeper);
     int left = sw_control_close(d->control);
     if (left < 0)
@@ -339,13 +396,14 @@ static void tear_down(Daemon *d)
 static int serve(Daemon *d)
 {
     g_autofree char *why = NULL;
+    d->config = &d->options.config;
     prepare_process();
     int r = set_up(d, &why);
     if (r == 0) {
         r = sw_server_run(d->server);
         if (r < 0)
             why = g_strdup("the kernel did not take up the mount");
-        sw_supervisor_tell(d->supervisor_fd, SW_SAYS_ENDING);
+        sw_supervisor_tell(d->supervisor_fd, SW_SAYS_ENDING, NULL);
         if (d->options.foreground)
             sw_notify("STOPPING=1\nSTATUS=unmounting\nWATCHDOG_USEC=0");
     }
@@ -370,6 +428,20 @@ static int serve_supervised(gpointer data, int fd, gboolean again)
     return EXIT_SUCCESS;
 }
 
+/* What was mounted has other options by now, which the next daemon begins with. */
+static void changed(gpointer data, const char *text)
+{
+    Daemon *d = data;
+    g_autofree char *source = NULL, *why = NULL;
+    g_autoptr(GPtrArray) tokens = NULL;
+    SwConfig config;
+    if (!sw_remount_split(text, &source, &tokens) ||
+        sw_remount_settings(&d->options, &d->options.config, tokens, &config, &why) < 0)
+        return;
+    d->options.config = config;
+    sw_remount_flags(&d->options, tokens);
+}
+
 static void clear_dead(gpointer data)
 {
     Daemon *d = data;
@@ -389,6 +461,7 @@ static int supervise(Daemon *d)
     SwSupervised what = {.serve = serve_supervised, .ready = leave_terminal, .left_dead = clear_dead, .say = say};
     what.data = d;
     what.hang_us = HANG_US;
+    what.changed = changed;
     int status = sw_supervise(&what, EXIT_MOUNT);
     sw_options_clear(&d->options);
     sw_log_finish();
@@ -438,7 +511,8 @@ static void print_version(void)
 
 int main(int argc, char **argv)
 {
-    Daemon d = {.place_fd = -1, .source_fd = -1, .parent_fd = -1, .supervisor_fd = -1};
+    static Daemon d = {
+        .changing = PTHREAD_MUTEX_INITIALIZER, .place_fd = -1, .source_fd = -1, .parent_fd = -1, .supervisor_fd = -1};
     g_autofree char *why = NULL;
     sw_log_begin();
     if (sw_options_parse(argc, argv, SW_CONF_PATH, &d.options, &why) < 0) {
@@ -458,6 +532,13 @@ int main(int argc, char **argv)
         sw_log(SW_LOG_WARNING, "%s", (const char *)d.options.warnings->pdata[i]);
     if (d.options.debug)
         sw_log_set_level(SW_LOG_DEBUG);
+    if (d.options.remount) {
+        int r = sw_remount(&d.options, &why);
+        if (r < 0)
+            sw_log(SW_LOG_ERROR, "%s", why);
+        sw_options_clear(&d.options);
+        return r < 0 ? EXIT_MOUNT : EXIT_SUCCESS;
+    }
     /* Still in the process that was called, which can be interrupted while it waits. */
     if (find_source(&d, &why) < 0) {
         sw_log(SW_LOG_ERROR, "%s", why);

@@ -69,6 +69,7 @@ static const SwOptionSpec table[] = {
     PLAIN(FLAG, "sync"),
     PLAIN(FLAG, "async"),
     PLAIN(FLAG, "dirsync"),
+    PLAIN(REMOUNT, "remount"),
     PLAIN(LABEL, "context"),
     PLAIN(LABEL, "fscontext"),
     PLAIN(LABEL, "defcontext"),
@@ -110,7 +111,6 @@ static const SwOptionSpec table[] = {
     PLAIN(IGNORED_PREFIX, "X-"),
     REFUSED("auto_unmount", "after a crash it would uncover the directory without its protection"),
     REFUSED("fsname", "the name of the file system is always SOURCE"),
-    REFUSED("remount", "unmount and mount again instead"),
     REFUSED("allow_root", "there is only allow_other"),
     REFUSED("nosymfollow", "FUSE cannot do that"),
     {.name = NULL},
@@ -144,6 +144,26 @@ gboolean sw_option_is_setting(const SwOptionSpec *spec)
     default:
         return FALSE;
     }
+}
+
+gboolean sw_option_may_change(const SwOptionSpec *spec)
+{
+    static const gsize fields[] = {
+        offsetof(SwConfig, append_interval_us),
+        offsetof(SwConfig, attr_cache_us),
+        offsetof(SwConfig, edit_copy_max),
+        offsetof(SwConfig, salvage_max),
+        offsetof(SwConfig, salvage_age_us),
+        offsetof(SwConfig, fsync),
+        offsetof(SwConfig, on_kill),
+        offsetof(SwConfig, commit_sync),
+        offsetof(SwConfig, keep_old_us),
+    };
+
+    for (guint i = 0; i < G_N_ELEMENTS(fields); i++)
+        if (spec->field == fields[i])
+            return TRUE;
+    return FALSE;
 }
 
 static SwUnits units_of(const SwOptionSpec *spec)

@@ -22,6 +22,7 @@ typedef enum {
     SW_OPTION_RO,
     SW_OPTION_RW,
     SW_OPTION_FLAG,
+    SW_OPTION_REMOUNT,
     SW_OPTION_LABEL, /* with a value */
     /* what mount(8), fstab and systemd write for themselves */
     SW_OPTION_IGNORED,
@@ -46,6 +47,9 @@ const SwOptionSpec *sw_option_table(void);
 const SwOptionSpec *sw_option_find(const char *name);
 /* May it stand in the configuration file? */
 gboolean sw_option_is_setting(const SwOptionSpec *spec);
+
+/* May it change while mounted (remount.h)?  The kernel's flags aside. */
+gboolean sw_option_may_change(const SwOptionSpec *spec);
 
 /*
  * Stores a value (globs, time, bytes, choice, types) in `config`.  0, or -EINVAL and in *ret_why a sentence that names

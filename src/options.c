@@ -29,7 +29,7 @@ static int fail(char **ret_why, char *why)
     return -EINVAL;
 }
 
-/* Splits at commas, but not at those between double quotes, which security labels have. */
+/* Security labels have commas between double quotes. */
 static void split_options(const char *text, GPtrArray *tokens)
 {
     gboolean quoted = FALSE;
@@ -46,6 +46,14 @@ static void split_options(const char *text, GPtrArray *tokens)
             return;
         start = p + 1;
     }
+}
+
+GPtrArray *sw_options_split(const char *text)
+{
+    GPtrArray *tokens = g_ptr_array_new_with_free_func(g_free);
+
+    split_options(text, tokens);
+    return tokens;
 }
 
 static gboolean take_switch(int letter, CommandLine *line, SwOptions *options)
@@ -191,7 +199,7 @@ static int check_shape(const SwOptionSpec *spec, const char *value, char **ret_w
 }
 
 /* libfuse knows no "atime" from 3.18 on: it is what there is without "noatime". */
-static void add_mount_option(SwOptions *options, const char *option)
+void sw_options_add_flag(SwOptions *options, const char *option)
 {
     GPtrArray *all = options->mount_options;
 
@@ -223,7 +231,10 @@ static int apply_option(SwOptions *options, const SwOptionSpec *spec, const char
         return 0;
     case SW_OPTION_FLAG:
     case SW_OPTION_LABEL:
-        add_mount_option(options, token);
+        sw_options_add_flag(options, token);
+        return 0;
+    case SW_OPTION_REMOUNT:
+        options->remount = TRUE;
         return 0;
     case SW_OPTION_ALLOW_OTHER:
         options->allow_other = TRUE;
@@ -280,7 +291,7 @@ static int apply_conf_flag(SwOptions *options, const SwOptionSpec *spec, const c
     if (spec->kind != SW_OPTION_FLAG)
         options->config.read_only = truth == (spec->kind == SW_OPTION_RO);
     else if (truth)
-        add_mount_option(options, spec->name);
+        sw_options_add_flag(options, spec->name);
     return 0;
 }
 
@@ -407,8 +418,10 @@ static int parse(int argc, char **argv, const char *conf_path, SwOptions *option
     r = take_operands(line.operands, options, ret_why);
     if (r == 0)
         r = choose_conf(options, line.tokens, conf_path, ret_why);
-    for (guint i = 0; r == 0 && i < line.tokens->len; i++)
+    for (guint i = 0; r == 0 && i < line.tokens->len; i++) {
+        g_ptr_array_add(options->given, g_strdup(line.tokens->pdata[i]));
         r = apply_token(options, line.tokens->pdata[i], line.sloppy, ret_why);
+    }
     return r < 0 ? r : finish(options, ret_why);
 }
 
@@ -418,6 +431,7 @@ int sw_options_parse(int argc, char **argv, const char *conf_path, SwOptions *re
 
     *ret = (SwOptions){
         .mount_options = g_ptr_array_new_with_free_func(g_free),
+        .given = g_ptr_array_new_with_free_func(g_free),
         .warnings = g_ptr_array_new_with_free_func(g_free),
     };
     sw_config_init(&ret->config);
@@ -435,6 +449,7 @@ void sw_options_clear(SwOptions *options)
     g_free(options->mountpoint);
     sw_config_clear(&options->config);
     g_ptr_array_unref(options->mount_options);
+    g_ptr_array_unref(options->given);
     g_ptr_array_unref(options->warnings);
     *options = (SwOptions){0};
 }

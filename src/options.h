@@ -22,9 +22,11 @@ typedef struct {
     gboolean foreground, debug;
     gboolean show_help, show_version; /* then nothing else in here means anything, but all is initialised */
     gboolean check_only;              /* --check: say whether the options are sound, mount nothing */
+    gboolean remount;                 /* other options for what is mounted already: remount.h */
     gboolean allow_other;             /* asked for by name; only root gets that far */
     SwConfig config;
     GPtrArray *mount_options; /* for the kernel: "ro", "nosuid", "context=..." in the order given (char *, owned) */
+    GPtrArray *given;         /* mount options of the command line, as given (char *, owned) */
     GPtrArray *warnings;      /* sentences for the log: options that -s let pass (char *, owned) */
 } SwOptions;
 
@@ -36,6 +38,12 @@ typedef struct {
 int sw_options_parse(int argc, char **argv, const char *conf_path, SwOptions *ret,
                      char **ret_why) G_GNUC_WARN_UNUSED_RESULT;
 void sw_options_clear(SwOptions *options);
+
+/* Splits mount options at commas, but not at those between double quotes (char *, owned). */
+GPtrArray *sw_options_split(const char *text);
+
+/* One of the kernel's flags, by its name, for options->mount_options. */
+void sw_options_add_flag(SwOptions *options, const char *flag);
 
 /*
  * The text for libfuse's own `-o`, with its escapes (g_free): "fsname=SOURCE,subtype=safewritefs", then the

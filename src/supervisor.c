@@ -1,10 +1,13 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 #include "supervisor.h"
 
+#include "core/ask.h"
+
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
 #include <signal.h>
+#include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
@@ -26,12 +29,21 @@ typedef struct {
     gint64 look_us;   /* the next one */
 } Supervisor;
 
-void sw_supervisor_tell(int fd, SwSays what)
-{
-    char byte = (char)what;
+/* One message on the socket. */
+typedef struct {
+    char what;
+    char text[SW_ASK_SIZE];
+} Said;
 
+void sw_supervisor_tell(int fd, SwSays what, const char *text)
+{
+    g_autofree Said *said = g_new0(Said, 1);
+
+    said->what = (char)what;
+    if (text)
+        g_strlcpy(said->text, text, sizeof said->text);
     if (fd >= 0)
-        (void)!send(fd, &byte, 1, MSG_NOSIGNAL | MSG_DONTWAIT);
+        (void)!send(fd, said, offsetof(Said, text) + strlen(said->text), MSG_NOSIGNAL | MSG_DONTWAIT);
 }
 
 gint64 sw_crashes_add(SwCrashes *crashes, gint64 now_us)
@@ -108,9 +120,11 @@ static void drop_daemon_fd(Supervisor *supervisor)
     supervisor->daemon_fd = -1;
 }
 
-static void hear_one(Supervisor *supervisor, SwSays said)
+static void hear_one(Supervisor *supervisor, SwSays said, const char *text)
 {
     supervisor->silent = 0;
+    if (said == SW_SAYS_CHANGED && supervisor->what->changed)
+        supervisor->what->changed(supervisor->what->data, text);
     if (said == SW_SAYS_ALIVE || said == SW_SAYS_ENDING)
         supervisor->watched = said == SW_SAYS_ALIVE && supervisor->what->hang_us > 0;
     if (said != SW_SAYS_ANSWERS || supervisor->answered)
@@ -122,11 +136,13 @@ static void hear_one(Supervisor *supervisor, SwSays said)
 /* What the daemon has said, or that it has ended. */
 static void hear_daemon(Supervisor *supervisor)
 {
-    char byte;
+    g_autofree Said *said = g_new(Said, 1);
     ssize_t n;
 
-    while ((n = recv(supervisor->daemon_fd, &byte, 1, MSG_DONTWAIT)) == 1)
-        hear_one(supervisor, (SwSays)byte);
+    while ((n = recv(supervisor->daemon_fd, said, sizeof *said - 1, MSG_DONTWAIT)) > 0) {
+        ((char *)said)[n] = '\0';
+        hear_one(supervisor, (SwSays)said->what, said->text);
+    }
     if (n == 0 || errno != EAGAIN)
         drop_daemon_fd(supervisor);
 }

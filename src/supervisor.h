@@ -41,14 +41,16 @@ gint64 sw_crashes_add(SwCrashes *crashes, gint64 now_us);
 typedef enum {
     SW_SAYS_ANSWERS, /* its mount answers */
     SW_SAYS_ALIVE,   /* it does what it is there for */
+    SW_SAYS_CHANGED, /* its options, as the text has it */
     SW_SAYS_ENDING,  /* it comes to its end, which may take as long as it takes: silence means nothing any more */
 } SwSays;
 
 /* How often the supervisor looks within `hang_us`, and so how often at least a daemon should say that it is alive. */
 #define SW_HANG_LOOKS 6
 
-/* To be called in the daemon, with the socket it was given; nothing happens where that is -1, or nobody listens. */
-void sw_supervisor_tell(int fd, SwSays what);
+/* To be called in the daemon, with the socket it was given; nothing happens where that is -1, or nobody listens. `text`
+ * belongs to SW_SAYS_CHANGED only, else it is NULL. */
+void sw_supervisor_tell(int fd, SwSays what, const char *text);
 
 typedef struct {
     /*
@@ -58,6 +60,8 @@ typedef struct {
     int (*serve)(gpointer data, int fd, gboolean again);
     /* In the supervisor, when the mount answers for the first time. */
     void (*ready)(gpointer data);
+    /* In the supervisor: what the daemon has changed, for the next one.  May be NULL. */
+    void (*changed)(gpointer data, const char *text);
     /* In the supervisor, when it was told to end and the daemon could not do so in order. */
     void (*left_dead)(gpointer data);
     /* In the supervisor: a sentence for the log. */

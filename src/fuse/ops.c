@@ -419,4 +419,5 @@ const struct fuse_lowlevel_ops sw_fuse_ops = {
     .getlk = sw_op_getlk,
     .setlk = sw_op_setlk,
     .flock = sw_op_flock,
+    .ioctl = sw_op_ioctl,
 };

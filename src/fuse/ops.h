@@ -17,6 +17,10 @@ void sw_op_flush(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi);
 void sw_op_release(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi);
 void sw_op_fsync(fuse_req_t req, fuse_ino_t ino, int data_only, struct fuse_file_info *fi);
 
+/* ops_ask.c */
+void sw_op_ioctl(fuse_req_t req, fuse_ino_t ino, unsigned int command, void *arg, struct fuse_file_info *fi,
+                 unsigned flags, const void *in, size_t in_size, size_t out_size);
+
 /* ops_lock.c */
 void sw_op_getlk(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi, struct flock *lock);
 void sw_op_setlk(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi, struct flock *lock, int sleep);

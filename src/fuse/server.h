@@ -25,6 +25,8 @@ typedef struct {
     gpointer ready_data;
     /* Called for each request when it ends, with a line that tells it in words; NULL: nobody follows them. */
     void (*trace)(const char *text);
+    /* Somebody who may has sent a request (core/ask.h): the answer (g_free).  Called by any thread, with ready_data. */
+    char *(*asked)(gpointer data, const char *request);
     /* Called several times a second by the thread in sw_server_run, as long as sw_server_is_sound; with ready_data. */
     void (*alive)(gpointer data);
 } SwServerSetup;

@@ -107,18 +107,26 @@ static SwControl *control_new(SwPort *port, const char *source_path, const SwCon
     control->root = geteuid() == 0;
     control->owner = geteuid();
     control->lease_us = config->lease_us;
-    control->salvage_max = config->salvage_max;
-    control->salvage_age_us = config->salvage_age_us;
     control->source = control->dir = control->hosts = control->leases = control->locks = control->carriers =
         control->salvage = -1;
-    control->copy_max = config->edit_copy_max;
-    control->keep_old_us = sw_old_wanted(port, config) ? config->keep_old_us : 0;
+    control->keep_old_us = sw_old_wanted(port, config);
+    sw_control_set_limits(control, config);
     g_queue_init(&control->kept);
     control->breaking = g_hash_table_new_full(g_str_hash, g_str_equal, g_free, NULL);
     control->unheard = g_ptr_array_new_with_free_func(sw_event_free);
     sw_read_machine_text(port, "/proc/sys/kernel/random/boot_id", control->boot_id, sizeof control->boot_id);
     sw_mutex_init(&control->lock);
     return control;
+}
+
+/* No option is over G_MAXINT64. */
+void sw_control_set_limits(SwControl *control, const SwConfig *config)
+{
+    __atomic_store_n(&control->salvage_max, (gint64)config->salvage_max, __ATOMIC_RELAXED);
+    __atomic_store_n(&control->salvage_age_us, config->salvage_age_us, __ATOMIC_RELAXED);
+    __atomic_store_n(&control->copy_max, (gint64)config->edit_copy_max, __ATOMIC_RELAXED);
+    if (sw_control_limit(&control->keep_old_us))
+        __atomic_store_n(&control->keep_old_us, config->keep_old_us, __ATOMIC_RELAXED);
 }
 
 static int open_source(SwControl *control, int source_fd, char **ret_why)

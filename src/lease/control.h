@@ -46,6 +46,9 @@ typedef struct SwEpoch SwEpoch;
 int sw_control_open(SwPort *port, int source_fd, const char *source_path, const SwConfig *config,
                     SwControl **ret_control, char **ret_why) G_GNUC_WARN_UNUSED_RESULT;
 
+/* Other bounds from now on: salvage-max, salvage-age, edit-copy-max, and keep-old where old versions are kept. */
+void sw_control_set_limits(SwControl *control, const SwConfig *config);
+
 /* Leaves: what is still staged goes to salvage (reason "unmounted"), then our directory goes.  NULL is allowed.  0; or
  * why the directory stays, which the next mount of this machine removes. */
 int sw_control_close(SwControl *control);

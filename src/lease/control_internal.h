@@ -57,17 +57,19 @@ struct SwControl {
     uid_t owner;       /* who owns what this daemon makes there, as the server says (root_squash) */
     char boot_id[37];
     gint64 lease_us;
-    guint64 salvage_max;
-    gint64 salvage_age_us;
     int dir, hosts, leases, locks, carriers, salvage;
-    guint64 copy_max;   /* bytes; what is larger is copied only where blocks can be shared */
-    gint64 keep_old_us; /* 0: old versions are not kept */
 
     /* set before other threads know of the control */
     void (*want)(gpointer data, const char *host_id);
     gpointer want_data;
     SwNoteFunc note;
     gpointer note_data;
+
+    /* atomic: sw_control_limit */
+    gint64 salvage_max; /* bytes */
+    gint64 salvage_age_us;
+    gint64 copy_max;    /* bytes; what is larger is copied only where blocks can be shared */
+    gint64 keep_old_us; /* 0: old versions are not kept, and never will be */
 
     /* atomic */
     SwEpoch *epoch;   /* owned, with its `older` ones; NULL only while the first is being claimed */
@@ -93,6 +95,11 @@ struct SwControl {
     GPtrArray *unheard;   /* of SwKeptEvent, owned */
     GQueue kept;          /* of old.c, those that will be dropped first come first */
 };
+
+static inline gint64 sw_control_limit(const gint64 *limit)
+{
+    return __atomic_load_n(limit, __ATOMIC_RELAXED);
+}
 
 static inline void sw_fd_close(SwPort *port, int *fd)
 {

@@ -199,7 +199,7 @@ static int take_step(gpointer data, SwStep step)
         return make_dir(c->control->port, c->epoch->own, "released", 0700, &c->epoch->released);
     case SW_STEP_MAKE_STAGES:
         r = make_stage_dirs(c->control, c->epoch);
-        return r == 0 && c->control->keep_old_us ? make_old_dir(c->control, c->epoch) : r;
+        return r == 0 && sw_control_limit(&c->control->keep_old_us) ? make_old_dir(c->control, c->epoch) : r;
     default:
         g_assert_not_reached();
     }

@@ -159,7 +159,7 @@ static int copy_bytes(Ending *e)
         return from;
     if (port->clone(port, from, e->copy) == 0)
         r = port->ftruncate(port, e->copy, e->end);
-    else if ((guint64)e->end > control->copy_max)
+    else if ((guint64)e->end > (guint64)sw_control_limit(&control->copy_max))
         r = -EFBIG;
     else
         r = sw_copy_sparse(port, from, e->copy, e->end, &meanwhile);

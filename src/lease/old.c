@@ -24,7 +24,7 @@ gboolean sw_old_wanted(SwPort *port, const SwConfig *config)
 
 gint64 sw_control_keeps_old(const SwControl *control)
 {
-    return control->keep_old_us;
+    return sw_control_limit(&control->keep_old_us);
 }
 
 static SwOld next_old(SwControl *control, char ret_name[NAME_SIZE])
@@ -86,7 +86,8 @@ void sw_old_drop_later(SwControl *control, const SwOld *old)
 {
     Kept *kept = g_new(Kept, 1);
 
-    *kept = (Kept){.old = *old, .due_us = control->port->now_us(control->port) + control->keep_old_us};
+    *kept =
+        (Kept){.old = *old, .due_us = control->port->now_us(control->port) + sw_control_limit(&control->keep_old_us)};
     SW_HOLD(&control->lock);
     g_queue_push_tail(&control->kept, kept);
 }

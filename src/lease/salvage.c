@@ -299,7 +299,8 @@ static void drop_aged(SwControl *control, Holdings *all)
 
     for (guint i = 0; now_us >= 0 && i < all->entries->len; i++) {
         const SwSalvageEntry *entry = all->entries->pdata[i];
-        gint64 limit_us = entry->has_data ? control->salvage_age_us : MIN(control->salvage_age_us, ORPHAN_AGE_US);
+        gint64 age_us = sw_control_limit(&control->salvage_age_us);
+        gint64 limit_us = entry->has_data ? age_us : MIN(age_us, ORPHAN_AGE_US);
 
         if (now_us - entry->changed_us > limit_us)
             drop_entry(control, all, i);
@@ -342,9 +343,10 @@ static gboolean drop_one(SwControl *control, Holdings *all, gboolean by_count)
 /* A little more than needed, so that not every put has to trim. */
 static void drop_excess(SwControl *control, Holdings *all)
 {
-    guint64 slack = control->salvage_max / 8;
+    guint64 max = (guint64)sw_control_limit(&control->salvage_max);
+    guint64 slack = max / 8;
     /* However large the newest entry is, half of the room remains to the others. */
-    guint64 room = control->salvage_max - MIN(all->newest, control->salvage_max / 2);
+    guint64 room = max - MIN(all->newest, max / 2);
 
     if (all->bytes > room)
         while (all->bytes > room - slack && drop_one(control, all, FALSE))
@@ -365,7 +367,7 @@ static void trim(SwControl *control)
     count_entries(&all);
     drop_excess(control, &all);
     sw_mutex_lock(&control->lock);
-    control->salvaged = all.bytes + MIN(all.newest, control->salvage_max / 2);
+    control->salvaged = all.bytes + MIN(all.newest, (guint64)sw_control_limit(&control->salvage_max) / 2);
     control->puts = 0;
     control->trimmed_us = control->port->now_us(control->port);
     sw_mutex_unlock(&control->lock);
@@ -390,7 +392,7 @@ static void count_put(SwControl *control, guint64 size)
     sw_mutex_lock(&control->lock);
     control->puts++;
     control->salvaged += size;
-    due = control->puts >= TRIM_PUTS || control->salvaged > control->salvage_max ||
+    due = control->puts >= TRIM_PUTS || control->salvaged > (guint64)sw_control_limit(&control->salvage_max) ||
           now_us - control->trimmed_us > TRIM_INTERVAL_US;
     sw_mutex_unlock(&control->lock);
     if (due)

@@ -300,7 +300,7 @@ int sw_append_flush(SwOverlay *ov, SwHandle *handle, const SwCaller *caller, gbo
     SW_HOLD(&handle->lock);
     if (!handle->pending || !handle->pending->len)
         return take_failure(handle);
-    if (ov->config->on_kill == SW_ON_KILL_COMMIT || !was_killed(ov, handle, caller->tid)) {
+    if (sw_config_of(ov)->on_kill == SW_ON_KILL_COMMIT || !was_killed(ov, handle, caller->tid)) {
         int r = publish_pending(ov, handle, may_wait);
         return r == -EINPROGRESS ? r : take_failure(handle);
     }
@@ -364,7 +364,7 @@ int sw_append_truncate(SwOverlay *ov, SwHandle *handle, guint64 size)
 
 gint64 sw_append_tick(SwOverlay *ov, gint64 now)
 {
-    gint64 next = G_MAXINT64, apart = ov->config->append_interval_us;
+    gint64 next = G_MAXINT64, apart = sw_config_of(ov)->append_interval_us;
     g_autoptr(GPtrArray) due = g_ptr_array_new();
     sw_mutex_lock(&ov->lock);
     for (GSList *at = ov->appenders; at; at = at->next) {

@@ -51,8 +51,8 @@ static int prepare(SwStage *stage, const SwTarget *target)
         const struct timespec times[2] = {{.tv_nsec = UTIME_OMIT}, {.tv_nsec = UTIME_NOW}};
         r = port->utimensat(port, stage->file->fd, "", times);
     }
-    gboolean sync =
-        ov->config->commit_sync == SW_SYNC_ALWAYS || (ov->config->commit_sync == SW_SYNC_AUTO && ov->network);
+    gboolean sync = sw_config_of(ov)->commit_sync == SW_SYNC_ALWAYS ||
+                    (sw_config_of(ov)->commit_sync == SW_SYNC_AUTO && ov->network);
     if (r == 0 && sync)
         r = port->fsync(port, stage->file->fd, FALSE);
     return r;
@@ -405,7 +405,7 @@ int sw_stage_execute(SwStage *stage, SwVerdict verdict, gboolean may_wait)
         sw_mutex_unlock(&ov->lock);
         return 0;
     case SW_VERDICT_DISCARD_KILLED:
-        if (ov->config->on_kill == SW_ON_KILL_COMMIT)
+        if (sw_config_of(ov)->on_kill == SW_ON_KILL_COMMIT)
             return commit_or_discard(stage, may_wait);
         sw_stage_discard(stage, stage->parent ? "killed" : NULL, ESTALE);
         return 0;

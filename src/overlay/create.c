@@ -73,7 +73,7 @@ static int create_direct(SwOverlay *ov, const Creating *c, SwHandleKind kind, Sw
         return r;
     SwNode *node = sw_node_get(ov, &found, c->parent, c->name);
     *ret_entry = (SwEntry){.node = node, .st = found.st};
-    ret_entry->entry_us = ret_entry->attr_us = ov->config->attr_cache_us;
+    ret_entry->entry_us = ret_entry->attr_us = sw_config_of(ov)->attr_cache_us;
     SwIdentity id = {.ino = found.st.st_ino, .tag = found.tag};
     *ret_handle = sw_handle_new(ov, c->caller, node, kind, c->flags, file, &id);
     sw_handle_opened_as(ov, *ret_handle, c->parent, c->name, found.st.st_nlink);
@@ -185,7 +185,7 @@ static int create_once(SwOverlay *ov, const Creating *c, SwEntry *ret_entry, SwH
     if (r != -ENOENT)
         return r;
     g_autofree char *path = sw_node_path(ov, c->parent, c->name);
-    SwClass klass = sw_policy_classify(&ov->config->policy, path);
+    SwClass klass = sw_policy_classify(&sw_config_of(ov)->policy, path);
     gboolean reading = (c->flags & O_ACCMODE) == O_RDONLY;
     if (klass == SW_CLASS_LOCK && (c->flags & O_EXCL))
         return create_lock(ov, c, reading ? SW_HANDLE_READ : SW_HANDLE_INPLACE, ret_entry, ret_handle);

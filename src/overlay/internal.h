@@ -247,7 +247,7 @@ struct SwOverlay {
     SwContentLeases *leases;
     SwLocks *locks;
     SwFileLocks *file_locks;
-    const SwConfig *config;
+    const SwConfig *config; /* atomic: sw_config_of */
     int source_fd;
     guint64 device;   /* atomic */
     gsize max_write;  /* atomic */
@@ -276,6 +276,12 @@ struct SwOverlay {
     GSList *lingering;    /* L: committed stages that some handle may still write, counted */
     SwReader readers[64]; /* L: of directories, by thread */
 };
+
+/* The settings now; `mount -o remount` changes them between two looks. */
+static inline const SwConfig *sw_config_of(const SwOverlay *ov)
+{
+    return __atomic_load_n(&ov->config, __ATOMIC_ACQUIRE);
+}
 
 /* ---- io.c */
 /* Where a handle reads now; with a reference. */

@@ -230,8 +230,8 @@ int sw_overlay_fsync(SwOverlay *ov, const SwCaller *caller, SwHandle *handle, gb
     if (stage->state == SW_STAGE_GONE)
         return -stage->gone_error;
     mark_synced(stage);
-    if (ov->config->fsync == SW_FSYNC_PUBLISH && stage->state == SW_STAGE_OPEN && stage->trial.dirty && stage->parent &&
-        stage->klass != SW_CLASS_PRIVATE)
+    if (sw_config_of(ov)->fsync == SW_FSYNC_PUBLISH && stage->state == SW_STAGE_OPEN && stage->trial.dirty &&
+        stage->parent && stage->klass != SW_CLASS_PRIVATE)
         r = sw_stage_commit(stage, 0, TRUE);
     return r;
 }

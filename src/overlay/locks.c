@@ -86,7 +86,7 @@ static guint64 ino_of(SwOverlay *ov, SwNode *dir)
 gboolean sw_lock_is_name(SwOverlay *ov, SwNode *parent, const char *name)
 {
     g_autofree char *path = sw_node_path(ov, parent, name);
-    return sw_policy_classify(&ov->config->policy, path) == SW_CLASS_LOCK;
+    return sw_policy_classify(&sw_config_of(ov)->policy, path) == SW_CLASS_LOCK;
 }
 
 int sw_lock_open_flags(SwOverlay *ov, SwNode *parent, const char *name)
@@ -603,7 +603,7 @@ void sw_locks_tick(SwOverlay *ov, gint64 now)
     }
     sw_owners_prune(locks->owners);
     sw_expiry_tick(locks->expiry, now);
-    if (now - locks->swept_us >= ov->config->lease_us) {
+    if (now - locks->swept_us >= sw_config_of(ov)->lease_us) {
         sw_app_locks_sweep(ov->control);
         locks->swept_us = now;
     }

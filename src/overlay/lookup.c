@@ -113,7 +113,7 @@ int sw_overlay_lookup_found(SwOverlay *ov, SwNode *parent, const char *name, gbo
     entry.st = found.st;
     sw_mutex_lock(&ov->lock);
     hot |= sw_lingering_any_locked(ov, parent, name);
-    entry.entry_us = hot ? 0 : MIN(ov->config->attr_cache_us, believe_us);
+    entry.entry_us = hot ? 0 : MIN(sw_config_of(ov)->attr_cache_us, believe_us);
     sw_node_hide_links_locked(entry.node, &entry.st);
     entry.attr_us = sw_attr_us(ov, &entry.st, hot);
     entry.node->n_lookup++;
@@ -127,7 +127,7 @@ int sw_overlay_lookup_found(SwOverlay *ov, SwNode *parent, const char *name, gbo
 /* A commit to one name of a file with several changes the count of its links, and the kernel does not know which. */
 gint64 sw_attr_us(SwOverlay *ov, const struct stat *st, gboolean hot)
 {
-    return hot || (S_ISREG(st->st_mode) && st->st_nlink > 1) ? 0 : ov->config->attr_cache_us;
+    return hot || (S_ISREG(st->st_mode) && st->st_nlink > 1) ? 0 : sw_config_of(ov)->attr_cache_us;
 }
 
 /* The second walk after an ESTALE: what was promised, whatever stands at the name by now. */

@@ -373,7 +373,8 @@ void sw_node_asked(SwOverlay *ov, SwNode *node)
 gboolean sw_node_is_fresh(SwOverlay *ov, const SwNode *node)
 {
     SW_HOLD(&ov->lock);
-    return node->asked_us && !node->grows && ov->port->now_us(ov->port) - node->asked_us < ov->config->attr_cache_us;
+    return node->asked_us && !node->grows &&
+           ov->port->now_us(ov->port) - node->asked_us < sw_config_of(ov)->attr_cache_us;
 }
 
 int sw_node_dir_fresh(SwOverlay *ov, SwNode *dir, SwFile **ret_file)

@@ -325,7 +325,7 @@ static int open_staged(SwOverlay *ov, Opening *opening, SwFile *base, const SwFo
 static int open_write(SwOverlay *ov, Opening *opening, SwHandle **ret_handle)
 {
     g_autofree char *path = sw_node_path(ov, opening->parent, opening->name);
-    SwClass klass = sw_policy_classify(&ov->config->policy, path);
+    SwClass klass = sw_policy_classify(&sw_config_of(ov)->policy, path);
     if (klass == SW_CLASS_THROUGH)
         return open_in_place(ov, opening, SW_HANDLE_INPLACE, ret_handle);
     if ((opening->flags & (O_APPEND | O_TRUNC)) == O_APPEND && klass != SW_CLASS_PRIVATE)
@@ -338,7 +338,7 @@ static int open_write(SwOverlay *ov, Opening *opening, SwHandle **ret_handle)
     if (klass == SW_CLASS_LOCK && found.st.st_size <= LOCK_SIZE_MAX)
         return open_in_place(ov, opening, SW_HANDLE_INPLACE, ret_handle);
     gboolean too_large =
-        !(opening->flags & O_TRUNC) && !ov->clones && (guint64)found.st.st_size > ov->config->edit_copy_max;
+        !(opening->flags & O_TRUNC) && !ov->clones && (guint64)found.st.st_size > sw_config_of(ov)->edit_copy_max;
     gboolean can_replace;
     r = sw_can_replace(ov, &opening->caller->cred, opening->dir->fd, &found.st, &can_replace);
     if (r < 0)

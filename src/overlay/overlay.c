@@ -146,6 +146,11 @@ void sw_overlay_on_stale(SwOverlay *ov, void (*stale)(gpointer data, SwNode *nod
     ov->stale_data = data;
 }
 
+void sw_overlay_set_config(SwOverlay *ov, const SwConfig *config)
+{
+    __atomic_store_n(&ov->config, config, __ATOMIC_RELEASE);
+}
+
 void sw_overlay_set_max_write(SwOverlay *ov, gsize max_write)
 {
     __atomic_store_n(&ov->max_write, max_write, __ATOMIC_RELAXED);
@@ -208,7 +213,7 @@ static gint64 tick_streams(SwOverlay *ov, gint64 now)
             sw_mutex_unlock(&stage->lock);
             continue;
         }
-        gint64 due = stage->published_us + ov->config->append_interval_us;
+        gint64 due = stage->published_us + sw_config_of(ov)->append_interval_us;
         if (stage->state == SW_STAGE_OPEN && stage->trial.has_bytes && !stage->edit && due <= now) {
             int r = sw_stage_commit(stage, 0, TRUE);
             if (r < 0)

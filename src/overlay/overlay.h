@@ -56,6 +56,8 @@ int sw_overlay_new(SwPort *port, SwControl *control, const SwConfig *config, int
                    gpointer note_data, SwOverlay **ret_overlay) G_GNUC_WARN_UNUSED_RESULT;
 /* The st_dev under which programs see the mount; the close verdict looks for it in /proc. */
 void sw_overlay_set_device(SwOverlay *overlay, dev_t dev);
+/* Other settings from now on, whose lists of names are the same; `config` outlives the overlay, as the one before. */
+void sw_overlay_set_config(SwOverlay *overlay, const SwConfig *config);
 /* The largest WRITE the kernel sends: a longer record arrives in pieces (C11). */
 void sw_overlay_set_max_write(SwOverlay *overlay, gsize max_write);
 /* Whether the source has POSIX ACLs, which the kernel then asks for and checks (acl(5)). */

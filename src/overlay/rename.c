@@ -91,7 +91,7 @@ static int commit_as(const Renaming *r, SwStage *stage)
     sw_mutex_lock(&ov->lock);
     sw_node_ref_locked(parent);
     sw_mutex_unlock(&ov->lock);
-    stage->klass = sw_policy_classify(&ov->config->policy, path);
+    stage->klass = sw_policy_classify(&sw_config_of(ov)->policy, path);
     /* Under an ordinary name it is for nobody's eyes before the commit. */
     gboolean was_everyones = stage->everyone, stays = was_everyones && stage->klass == SW_CLASS_PRIVATE;
     set_everyone(stage, stays);

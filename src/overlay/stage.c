@@ -147,7 +147,7 @@ static SwStage *stage_alloc(SwOverlay *ov, const SwCaller *caller, SwNode *paren
     if (!parent)
         return stage;
     g_autofree char *path = sw_node_path(ov, parent, name);
-    stage->klass = sw_policy_classify(&ov->config->policy, path);
+    stage->klass = sw_policy_classify(&sw_config_of(ov)->policy, path);
     sw_mutex_lock(&ov->lock);
     sw_node_ref_locked(parent);
     sw_mutex_unlock(&ov->lock);

@@ -223,3 +223,21 @@ def test_systemd_orders_by_the_line(lab):
             unit = f.read()
         assert ("RequiresMountsFor=/srv/nfs\n" in unit) is expected
         assert os.path.exists(units + "/remote-fs.target.wants/cache.mount")
+
+
+def test_remount(machine, source):
+    """mount -o remount with what fstab says and one option more, and by fstab alone after a change there."""
+    host = machine()
+    line = "%s %s safewritefs _netdev,nofail,x-systemd.automount,attr-cache=2,through=+*.x,nosuid%%s 0 0" % (source, host.mnt)
+    machine(line % "")
+    host.run(["mount", host.mnt], cwd="/")
+    host.run(["mount", "-o", "remount", host.mnt], cwd="/")
+    host.run(["mount", "-o", "remount,ro,salvage-age=1d", host.mnt], cwd="/")
+    assert "Read-only file system" in host.run("echo x > $MNT/f", cwd="/", check=False).stderr
+    machine(line % ",rw,attr-cache=0")
+    host.run(["mount", "-o", "remount", host.mnt], cwd="/")
+    host.run("echo x > $MNT/f", cwd="/")
+    machine(line % ",lease=5")
+    done = host.run(["mount", "-o", "remount", host.mnt], cwd="/", check=False)
+    assert done.returncode == 32 and "option 'lease' is 20s, and cannot change" in done.stderr
+    use(host, source, "again")

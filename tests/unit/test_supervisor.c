@@ -134,8 +134,8 @@ static void sleep_us(gint64 us)
 
 static void be_alive(int fd)
 {
-    sw_supervisor_tell(fd, SW_SAYS_ANSWERS);
-    sw_supervisor_tell(fd, SW_SAYS_ALIVE);
+    sw_supervisor_tell(fd, SW_SAYS_ANSWERS, NULL);
+    sw_supervisor_tell(fd, SW_SAYS_ALIVE, NULL);
 }
 
 static int hang_once(int fd, gboolean again)
@@ -153,7 +153,7 @@ static int be_busy(int fd, gboolean again)
         be_alive(fd);
         sleep_us(HANG_US / 4);
     }
-    sw_supervisor_tell(fd, SW_SAYS_ENDING);
+    sw_supervisor_tell(fd, SW_SAYS_ENDING, NULL);
     sleep_us(2 * HANG_US);
     _exit(again ? 98 : 0);
 }

@@ -13,15 +13,15 @@ function __safewritefs_mount_options
             case 'Accepted*'
                 set kernel 0
         end
-        if set -l parts (string match -r '^    ([a-z-]+=)(\S+) +(.*)$' -- $line)
+        if test $kernel = 1
+            for name in (string replace -r '^.*:' '' -- $line | string replace -a LABEL '' | string split -n ' ')
+                printf '%s\tfor the kernel\n' "$before$name"
+            end
+        else if set -l parts (string match -r '^    ([a-z-]+=)(\S+) +(.*)$' -- $line)
             set -l values ''
             string match -q '*|*' -- $parts[3]; and set values (string split '|' -- $parts[3])
             for value in $values
                 printf '%s\t%s\n' "$before$parts[2]$value" $parts[4]
-            end
-        else if test $kernel = 1
-            for name in (string replace -r '^.*:' '' -- $line | string replace -a LABEL '' | string split -n ' ')
-                printf '%s\tfor the kernel\n' "$before$name"
             end
         end
     end
