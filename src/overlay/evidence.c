@@ -58,11 +58,12 @@ static void suspect_family(SwStage *stage, Suspects *suspects)
     suspect(suspects, stage->trial.writer, ROLE_KIN);
 }
 
-static void suspect_relatives(SwPort *port, Suspects *suspects, pid_t pid)
+/* `closing`: what has just been read of the one who closes. */
+static void suspect_relatives(SwPort *port, Suspects *suspects, pid_t pid, const SwProcess *closing)
 {
-    SwProcess process;
+    SwProcess process = *closing;
     pid_t children[SUSPECTS_MAX];
-    if (port->process(port, pid, &process) == 0)
+    if (pid == closing->tgid || port->process(port, pid, &process) == 0)
         suspect(suspects, process.ppid, ROLE_PARENT);
     int n = port->children(port, pid, children, G_N_ELEMENTS(children));
     for (int i = 0; i < n; i++)
@@ -86,17 +87,17 @@ static gboolean suspect_newcomers(SwPort *port, Suspects *suspects)
     return n >= 0;
 }
 
-static void identify_flusher(SwStage *stage, pid_t tid, SwFlusher *flusher)
+static void identify_flusher(SwStage *stage, pid_t tid, SwFlusher *flusher, SwProcess *ret_process)
 {
     SwPort *port = stage->overlay->port;
-    SwProcess process;
     *flusher = (SwFlusher){0};
-    if (tid <= 0 || port->process(port, tid, &process) < 0)
+    *ret_process = (SwProcess){0};
+    if (tid <= 0 || port->process(port, tid, ret_process) < 0)
         return;
-    flusher->pid = process.tgid;
-    flusher->exiting = process.exiting;
+    flusher->pid = ret_process->tgid;
+    flusher->exiting = ret_process->exiting;
     int status;
-    if (process.exiting && port->exit_status(port, tid, &status) == 0)
+    if (ret_process->exiting && port->exit_status(port, tid, &status) == 0)
         flusher->signal = status & 0x7f;
 }
 
@@ -112,7 +113,7 @@ void sw_evidence_opener(SwStage *stage, SwFlusher *ret_opener)
     if (r == -ESRCH || (r == 0 && process.killed))
         *ret_opener = (SwFlusher){.pid = pid, .exiting = TRUE, .signal = SIGKILL};
     else
-        identify_flusher(stage, pid, ret_opener);
+        identify_flusher(stage, pid, ret_opener, &process);
 }
 
 /* What is asked of each, and what is known so far. */
@@ -184,6 +185,7 @@ static void weigh_all(Weighing *weighing, Suspects *suspects)
 void sw_evidence_gather(SwStage *stage, pid_t tid, SwFlusher *ret_flusher, SwEvidence *ret_evidence)
 {
     SwPort *port = stage->overlay->port;
+    SwProcess closing;
     Suspects suspects = {.upto = stage->mark};
     Weighing weighing = {.stage = stage, .flusher = ret_flusher, .inherited_fd = -1, .evidence = ret_evidence};
     weighing.dev = __atomic_load_n(&stage->overlay->device, __ATOMIC_RELAXED);
@@ -193,7 +195,7 @@ void sw_evidence_gather(SwStage *stage, pid_t tid, SwFlusher *ret_flusher, SwEvi
     gboolean guests = stage->guests; /* whose descriptors have the number of another node */
     sw_mutex_unlock(&stage->overlay->lock);
     *ret_evidence = (SwEvidence){.complete = tid != 0 && weighing.dev != 0 && weighing.ino != 0 && !guests};
-    identify_flusher(stage, tid, ret_flusher);
+    identify_flusher(stage, tid, ret_flusher, &closing);
     if (tid > 0 && !ret_flusher->pid)
         ret_evidence->complete = FALSE;
     suspect(&suspects, ret_flusher->pid, ROLE_KIN);
@@ -202,7 +204,7 @@ void sw_evidence_gather(SwStage *stage, pid_t tid, SwFlusher *ret_flusher, SwEvi
     if (n_kin == 0 || suspects.unknown)
         ret_evidence->complete = FALSE;
     for (guint i = 0; i < n_kin; i++)
-        suspect_relatives(port, &suspects, suspects.pids[i]);
+        suspect_relatives(port, &suspects, suspects.pids[i], &closing);
     if (suspects.overflow)
         ret_evidence->complete = FALSE;
     weigh_all(&weighing, &suspects);

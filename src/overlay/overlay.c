@@ -231,6 +231,7 @@ gint64 sw_overlay_tick(SwOverlay *ov, SwMayWait may_wait, gpointer data)
 {
     gint64 now = ov->port->now_us(ov->port);
     gint64 next = now + G_USEC_PER_SEC / 4;
+    ov->port->tidy_processes(ov->port);
     sw_locks_tick(ov, now); /* first: others wait for them */
     sw_file_locks_tick(ov, now);
     next = MIN(next, sw_append_tick(ov, now));

@@ -153,10 +153,8 @@ gboolean sw_pending_below_locked(SwOverlay *ov, const SwNode *dir, gboolean held
 
 pid_t sw_process_of(SwOverlay *ov, pid_t tid)
 {
-    SwProcess process;
-    if (!tid || ov->port->process(ov->port, tid, &process) < 0)
-        return tid;
-    return process.tgid;
+    pid_t tgid;
+    return tid && ov->port->thread_group(ov->port, tid, &tgid) == 0 ? tgid : tid;
 }
 
 static gboolean opened_by(SwOverlay *ov, SwStage *stage, pid_t pid)

@@ -164,6 +164,8 @@ struct SwPort {
 
     /* ---- processes.  A pid is one of the daemon's own pid namespace.  -ESRCH: no such process. */
     int (*process)(SwPort *port, pid_t tid, SwProcess *ret_process);
+    /* Only the process of the thread: cheaper, for threads that were asked about before. */
+    int (*thread_group)(SwPort *port, pid_t tid, pid_t *ret_tgid);
     /* The wait status of an *exiting* process (F2): call it only after `process` said so (F3 deadlock). */
     int (*exit_status)(SwPort *port, pid_t tid, int *ret_status);
     int (*holdings)(SwPort *port, pid_t tgid, dev_t dev, ino_t ino, SwHoldings *ret_holdings);
@@ -190,6 +192,8 @@ struct SwPort {
     int (*groups)(SwPort *port, pid_t tid, SwCred *cred);
     /* "comm" of the process, for messages; "?" when unknown. */
     void (*comm)(SwPort *port, pid_t tgid, char *ret_comm, size_t size);
+    /* To be called now and then: lets go of what was kept in order to ask about the same processes again. */
+    void (*tidy_processes)(SwPort *port);
 
     /* ---- clock and chance */
     gint64 (*now_us)(SwPort *port);  /* CLOCK_BOOTTIME, microseconds */

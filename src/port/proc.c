@@ -81,6 +81,7 @@ SwProc *sw_proc_new(void)
     if (proc->fd < 0)
         return proc;
     proc->loadavg_fd = open_checked(proc->fd, "loadavg", O_RDONLY);
+    proc->keepers = sw_keepers_new(proc->fd);
     proc->has_children = faccessat(proc->fd, "thread-self/children", F_OK, 0) == 0;
     proc->hides = faccessat(proc->fd, "1", F_OK, 0) < 0;
     learn_anon_inode(proc);
@@ -97,6 +98,7 @@ void sw_proc_unref(SwProc *proc)
 {
     if (!g_atomic_int_dec_and_test(&proc->refs))
         return;
+    sw_keepers_free(proc->keepers);
     if (proc->loadavg_fd >= 0)
         (void)close(proc->loadavg_fd);
     if (proc->fd >= 0)
@@ -145,6 +147,29 @@ static int read_text(int fd, SwProcText *ret_text)
     return 0;
 }
 
+/* All that is read at once is of one moment; and the kernel gives as much of such a file as there is room for. */
+static int read_again(int fd, SwProcText *ret_text)
+{
+    gsize room = sizeof ret_text->small - 1;
+    ssize_t got = TEMP_FAILURE_RETRY(pread(fd, ret_text->small, room, 0));
+
+    ret_text->big = NULL;
+    ret_text->text = ret_text->small;
+    if (got == (ssize_t)room) {
+        ret_text->text = ret_text->big = g_malloc(TEXT_MAX + 1);
+        got = TEMP_FAILURE_RETRY(pread(fd, ret_text->big, TEXT_MAX, 0));
+    }
+    if (got < 0) {
+        int error = -errno;
+
+        sw_proc_text_clear(ret_text);
+        return error;
+    }
+    ret_text->length = got;
+    ret_text->text[got] = '\0';
+    return 0;
+}
+
 int sw_proc_read(int dirfd, const char *path, SwProcText *ret_text)
 {
     sw_autofd int fd = openat(dirfd, path, O_RDONLY | O_CLOEXEC);
@@ -166,25 +191,30 @@ static const char *after(const char *text, const char *key)
     return at ? at + strlen(key) : NULL;
 }
 
-int sw_proc_read_fdinfo(int dirfd, const char *name, SwProcFdinfo *ret_info)
+int sw_proc_parse_fdinfo(int fd, SwProcFdinfo *ret_info)
 {
-    sw_autofd int fd = openat(dirfd, name, O_RDONLY | O_CLOEXEC);
-    const char *mount, *ino;
-    ssize_t got;
+    ssize_t got = TEMP_FAILURE_RETRY(pread(fd, ret_info->text, sizeof ret_info->text - 1, 0));
+    const char *flags, *mount, *ino;
 
-    if (fd < 0)
-        return -errno;
-    got = TEMP_FAILURE_RETRY(read(fd, ret_info->text, sizeof ret_info->text - 1));
     if (got < 0)
         return -errno;
     ret_info->text[got] = '\0';
+    flags = after(ret_info->text, "\nflags:\t");
     mount = after(ret_info->text, "\nmnt_id:\t");
     ino = after(ret_info->text, "\nino:\t");
-    if (!mount || !ino)
+    if (!flags || !mount || !ino)
         return -EBADMSG;
+    ret_info->flags = (int)strtol(flags, NULL, 8);
     ret_info->mount = (int)strtol(mount, NULL, 10);
     ret_info->ino = strtoull(ino, NULL, 10);
     return 0;
+}
+
+int sw_proc_read_fdinfo(int dirfd, const char *name, SwProcFdinfo *ret_info)
+{
+    sw_autofd int fd = openat(dirfd, name, O_RDONLY | O_CLOEXEC);
+
+    return fd < 0 ? -errno : sw_proc_parse_fdinfo(fd, ret_info);
 }
 
 int sw_proc_error(pid_t pid, int error)
@@ -210,6 +240,34 @@ static int read_of(SwProc *proc, pid_t pid, const char *file, SwProcText *ret_te
         return -EINVAL; /* a pid of 0 is "unknown", which is not the same as "gone" */
     (void)snprintf(path, sizeof path, "%d/%s", pid, file);
     r = sw_proc_read(proc->fd, path, ret_text);
+    return r < 0 ? sw_proc_error(pid, r) : 0;
+}
+
+/* The file that is kept of a process, read; and the process.  One that has ended is kept no longer, for its number may
+ * be another's by now. */
+static int read_kept(SwProc *proc, pid_t pid, SwKeptFile which, SwProcText *ret_text, SwKept **ret_kept)
+{
+    gboolean known = TRUE;
+    int r = -ESRCH;
+
+    ret_text->big = NULL;
+    if (proc->fd < 0)
+        return -EOPNOTSUPP;
+    if (pid <= 0)
+        return -EINVAL;
+    while (known && (r == -ENOENT || r == -ESRCH)) {
+        g_autoptr(SwKept) kept = NULL;
+
+        r = sw_kept_get(proc->keepers, pid, &kept, &known);
+        if (r == 0)
+            r = sw_kept_file(kept, which);
+        if (r >= 0)
+            r = read_again(r, ret_text);
+        if (r == 0)
+            *ret_kept = g_steal_pointer(&kept);
+        else if (kept)
+            sw_kept_drop(proc->keepers, kept);
+    }
     return r < 0 ? sw_proc_error(pid, r) : 0;
 }
 
@@ -387,20 +445,60 @@ static int process_from_status(SwProc *proc, const char *status, pid_t tid, SwPr
 static int proc_process(SwPort *port, pid_t tid, SwProcess *ret_process)
 {
     SwProc *proc = sw_posix_proc(port);
+    g_autoptr(SwKept) kept = NULL;
     g_auto(SwProcText) status;
-    int r = read_of(proc, tid, "status", &status);
+    int r = read_kept(proc, tid, SW_KEPT_STATUS, &status, &kept);
 
-    return r < 0 ? r : process_from_status(proc, status.text, tid, ret_process);
+    if (r == 0)
+        r = process_from_status(proc, status.text, tid, ret_process);
+    if (r == 0)
+        sw_kept_set_tgid(kept, ret_process->tgid);
+    return r;
+}
+
+/* A file that is cheap to read tells whether what is kept is still of the thread that has the number. */
+static gboolean is_kept_alive(SwKept *kept)
+{
+    char statm[8];
+    int fd = sw_kept_file(kept, SW_KEPT_STATM);
+
+    return fd >= 0 && TEMP_FAILURE_RETRY(pread(fd, statm, sizeof statm, 0)) > 0;
+}
+
+static int proc_thread_group(SwPort *port, pid_t tid, pid_t *ret_tgid)
+{
+    SwProc *proc = sw_posix_proc(port);
+    g_autoptr(SwKept) kept = proc->keepers ? sw_kept_find(proc->keepers, tid) : NULL;
+    SwProcess process;
+    int r;
+
+    if (kept && sw_kept_tgid(kept) && is_kept_alive(kept)) {
+        *ret_tgid = sw_kept_tgid(kept);
+        return 0;
+    }
+    r = proc_process(port, tid, &process);
+    if (r == 0)
+        *ret_tgid = process.tgid;
+    return r;
+}
+
+static void proc_tidy(SwPort *port)
+{
+    const SwProc *proc = sw_posix_proc(port);
+
+    if (proc->keepers)
+        sw_keepers_tidy(proc->keepers);
 }
 
 static int proc_groups(SwPort *port, pid_t tid, SwCred *cred)
 {
     gid_t groups[G_N_ELEMENTS(cred->groups)];
+    g_autoptr(SwKept) kept = NULL;
     g_auto(SwProcText) status;
     guint n = 0;
     const char *at;
     char *end;
-    int r = read_of(sw_posix_proc(port), tid, "status", &status);
+    int r = read_kept(sw_posix_proc(port), tid, SW_KEPT_STATUS, &status, &kept);
 
     if (r < 0)
         return r;
@@ -510,9 +608,11 @@ static void proc_comm(SwPort *port, pid_t tgid, char *ret_comm, size_t size)
 void sw_proc_bind(SwPort *port)
 {
     port->process = proc_process;
+    port->thread_group = proc_thread_group;
     port->exit_status = proc_exit_status;
     port->groups = proc_groups;
     port->comm = proc_comm;
+    port->tidy_processes = proc_tidy;
     port->holdings = sw_proc_holdings;
     port->mapped = sw_proc_mapped;
     port->last_pid = sw_proc_last_pid;

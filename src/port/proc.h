@@ -15,6 +15,7 @@
 #include "../core/base.h"
 #include "exits.h"
 #include "posix.h"
+#include "proc_kept.h"
 
 /* Reference counted, since a thread stuck in `maps` may outlive the port. */
 struct SwProc {
@@ -39,6 +40,7 @@ struct SwProc {
     /* immutable after sw_proc_new */
     int fd;                /* /proc of our own pid namespace, or -1: then nothing is known of anybody */
     int loadavg_fd;        /* or -1 */
+    SwKeepers *keepers;    /* owned; NULL where fd is -1 */
     gboolean has_children; /* the kernel has CONFIG_PROC_CHILDREN */
     gboolean hides;        /* mounted with hidepid: a process that is not there may well exist */
     struct {
@@ -67,12 +69,15 @@ G_DEFINE_AUTO_CLEANUP_CLEAR_FUNC(SwProcText, sw_proc_text_clear)
 
 /* What /proc/<pid>/fdinfo/<n> says first.  `text` is its beginning, enough for what tells kinds of files apart. */
 typedef struct {
+    int flags; /* of open(2) */
     int mount;
     guint64 ino;
     char text[1024];
 } SwProcFdinfo;
 
 int sw_proc_read_fdinfo(int dirfd, const char *name, SwProcFdinfo *ret_info) G_GNUC_WARN_UNUSED_RESULT;
+/* What such a file, open, says now: of whatever has its number by now.  -ENOENT: nothing has. */
+int sw_proc_parse_fdinfo(int fd, SwProcFdinfo *ret_info) G_GNUC_WARN_UNUSED_RESULT;
 
 /* The errno of a file of process `pid` as an answer: -ESRCH only when the process is really gone, not just hidden. */
 int sw_proc_error(pid_t pid, int error) G_GNUC_WARN_UNUSED_RESULT;

@@ -42,17 +42,12 @@ typedef struct {
     guint n, max;
 } Children;
 
-static int visit_children(pid_t tid, void *data)
+/* 1: there is no room for more. */
+static int take_numbers(Children *children, const char *list)
 {
-    Children *children = data;
-    char path[SW_PROC_BASE_SIZE];
-    g_auto(SwProcText) list = {.big = NULL};
     char *end;
 
-    (void)snprintf(path, sizeof path, "%d/children", tid);
-    if (sw_proc_read(children->tasks, path, &list) < 0)
-        return 0; /* that thread is gone; its children have another parent now */
-    for (char *at = list.text; children->n < children->max; at = end) {
+    for (const char *at = list; children->n < children->max; at = end) {
         long pid = strtol(at, &end, 10);
 
         if (end == at)
@@ -62,24 +57,78 @@ static int visit_children(pid_t tid, void *data)
     return 1;
 }
 
+static int visit_children(pid_t tid, void *data)
+{
+    Children *children = data;
+    char path[SW_PROC_BASE_SIZE];
+    g_auto(SwProcText) list = {.big = NULL};
+
+    (void)snprintf(path, sizeof path, "%d/children", tid);
+    if (sw_proc_read(children->tasks, path, &list) < 0)
+        return 0; /* that thread is gone; its children have another parent now */
+    return take_numbers(children, list.text);
+}
+
+static int list_children(SwProc *proc, pid_t tgid, Children *children)
+{
+    sw_autofd int tasks = -1;
+    char path[SW_PROC_BASE_SIZE];
+
+    (void)snprintf(path, sizeof path, "%d/task", tgid);
+    tasks = openat(proc->fd, path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (tasks < 0)
+        return -errno;
+    children->tasks = tasks;
+    return sw_proc_each(tasks, visit_children, children);
+}
+
+/* The kernel tells the number of threads in the links of the directory: two, and one for each (proc_task_getattr in
+ * fs/proc/base.c). */
+static gboolean has_one_thread(SwKept *kept)
+{
+    int tasks = sw_kept_file(kept, SW_KEPT_TASKS);
+    struct stat st;
+
+    return tasks >= 0 && fstat(tasks, &st) == 0 && st.st_nlink == 3;
+}
+
+/*
+ * Most processes have one thread and few children: then one read tells of all.  A page is always filled before a
+ * list goes on in the next read (seq_read_iter in fs/seq_file.c).  FALSE: it is to be listed.  Of who has ended this
+ * tells no children, and so it is: they have another parent.
+ */
+static gboolean read_children(SwProc *proc, pid_t tgid, Children *children)
+{
+    g_autoptr(SwKept) kept = sw_kept_find(proc->keepers, tgid);
+    char list[1024];
+    ssize_t got = -1;
+    int fd;
+
+    if (!kept || !has_one_thread(kept))
+        return FALSE;
+    fd = sw_kept_file(kept, SW_KEPT_CHILDREN);
+    if (fd >= 0)
+        got = TEMP_FAILURE_RETRY(pread(fd, list, sizeof list - 1, 0));
+    if (got < 0 || got >= (ssize_t)sizeof list / 2)
+        return FALSE;
+    list[got] = '\0';
+    take_numbers(children, list);
+    return TRUE;
+}
+
 int sw_proc_children(SwPort *port, pid_t tgid, pid_t *ret_pids, guint max)
 {
     SwProc *proc = sw_posix_proc(port);
     Children children = {.pids = ret_pids, .max = max};
-    sw_autofd int tasks = -1;
-    char path[SW_PROC_BASE_SIZE];
     int r;
 
     if (proc->fd < 0 || !proc->has_children)
         return -EOPNOTSUPP;
     if (tgid <= 0)
         return -EINVAL;
-    (void)snprintf(path, sizeof path, "%d/task", tgid);
-    tasks = openat(proc->fd, path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    if (tasks < 0)
-        return sw_proc_error(tgid, -errno);
-    children.tasks = tasks;
-    r = sw_proc_each(tasks, visit_children, &children);
+    if (read_children(proc, tgid, &children))
+        return (int)children.n;
+    r = list_children(proc, tgid, &children);
     return r < 0 ? sw_proc_error(tgid, r) : (int)children.n;
 }
 

@@ -24,6 +24,7 @@ typedef struct {
     const char *base; /* sw_proc_base */
     int fds;          /* <base>/fd */
     int infos;        /* <base>/fdinfo */
+    SwKept *kept;     /* whose those are, claimed; NULL: they are open for this look only */
     dev_t dev;
     ino_t ino;
     guint n_seen;
@@ -122,26 +123,54 @@ static void judge(Scan *scan, int fd, const SwProcFdinfo *info)
     }
 }
 
-static int visit_fd(pid_t fd, void *data)
+/* 1: `ret_info` is what is known of a descriptor that can write; 0: it cannot. */
+static int look_at(Scan *scan, int fd, SwProcFdinfo *ret_info)
 {
-    Scan *scan = data;
-    SwProcFdinfo info;
+    sw_autofd int info_fd = -1;
     struct stat st;
     char name[16];
     int r;
 
-    if (++scan->n_seen > FDS_MAX)
-        return -E2BIG;
     (void)snprintf(name, sizeof name, "%d", fd);
     if (fstatat(scan->fds, name, &st, AT_SYMLINK_NOFOLLOW) < 0)
-        r = -errno;
-    else if (!(st.st_mode & S_IWUSR))
-        return 0; /* cannot write; sockets and io_urings are always open both ways */
-    else
-        r = sw_proc_read_fdinfo(scan->infos, name, &info);
-    if (r == 0)
+        return -errno;
+    if (!(st.st_mode & S_IWUSR))
+        return 0; /* sockets and io_urings are always open both ways */
+    info_fd = openat(scan->infos, name, O_RDONLY | O_CLOEXEC);
+    if (info_fd < 0)
+        return -errno;
+    r = sw_proc_parse_fdinfo(info_fd, ret_info);
+    if (r == 0 && scan->kept) {
+        sw_kept_set_info(scan->kept, fd, info_fd);
+        info_fd = -1;
+    }
+    return r < 0 ? r : 1;
+}
+
+/* The same, of one whose fdinfo was kept when the number was looked at before; it may be another descriptor by now. */
+static int look_again(Scan *scan, int fd, SwProcFdinfo *ret_info)
+{
+    int info_fd = scan->kept ? sw_kept_info(scan->kept, fd) : -1;
+    int r;
+
+    if (info_fd < 0)
+        return look_at(scan, fd, ret_info);
+    r = sw_proc_parse_fdinfo(info_fd, ret_info);
+    return r < 0 ? r : (ret_info->flags & O_ACCMODE) != O_RDONLY;
+}
+
+static int visit_fd(pid_t fd, void *data)
+{
+    Scan *scan = data;
+    SwProcFdinfo info;
+    int r;
+
+    if (++scan->n_seen > FDS_MAX)
+        return -E2BIG;
+    r = look_again(scan, fd, &info);
+    if (r > 0)
         judge(scan, fd, &info);
-    else if (r != -ENOENT && r != -ESRCH) /* closed meanwhile */
+    else if (r < 0 && r != -ENOENT && r != -ESRCH) /* closed meanwhile */
         scan->found.complete = FALSE;
     return 0;
 }
@@ -176,6 +205,44 @@ static int scan_table(Scan *scan)
     return sw_proc_each(fds, visit_fd, scan);
 }
 
+/* As the table of a process that is kept; its size is asked for only if it was too large before. */
+static int scan_kept(Scan *scan, SwKept *kept)
+{
+    int r;
+
+    scan->kept = kept;
+    scan->fds = sw_kept_file(kept, SW_KEPT_FDS);
+    scan->infos = sw_kept_file(kept, SW_KEPT_INFOS);
+    if (scan->fds < 0 || scan->infos < 0)
+        return MIN(scan->fds, scan->infos);
+    if (sw_kept_is_large(kept) && is_too_large(scan->fds))
+        return -E2BIG;
+    if (lseek(scan->fds, 0, SEEK_SET) < 0)
+        return -errno;
+    r = sw_proc_each(scan->fds, visit_fd, scan);
+    sw_kept_set_large(kept, r == -E2BIG);
+    return r;
+}
+
+/* By what is kept of the process.  FALSE: nothing is, another thread has it, or nobody is there any more: what has the
+ * number now is to be looked at. */
+static gboolean try_kept(SwProc *proc, pid_t tgid, Scan *scan, int *ret_r)
+{
+    const Scan fresh = *scan;
+    g_autoptr(SwKept) kept = sw_kept_again(proc->keepers, tgid);
+
+    if (!kept || !sw_kept_try_claim(kept))
+        return FALSE;
+    *ret_r = scan_kept(scan, kept);
+    sw_kept_yield(kept);
+    if (*ret_r == -E2BIG || (*ret_r == 0 && scan->n_seen > 0))
+        return TRUE;
+    if (*ret_r < 0)
+        sw_kept_drop(proc->keepers, kept);
+    *scan = fresh;
+    return FALSE;
+}
+
 static int scan_process(SwProc *proc, pid_t tgid, Scan *scan)
 {
     char base[SW_PROC_BASE_SIZE];
@@ -183,6 +250,8 @@ static int scan_process(SwProc *proc, pid_t tgid, Scan *scan)
 
     sw_proc_base(base, tgid);
     scan->base = base;
+    if (try_kept(proc, tgid, scan, &r))
+        return r;
     r = scan_table(scan);
     /* Who has given up his memory shows an empty table to root, and none to others.  It may be all of the process,
      * which holds nothing then, or just the first thread, which ended before the others. */
@@ -196,7 +265,6 @@ static int scan_process(SwProc *proc, pid_t tgid, Scan *scan)
             r = scan_table(scan);
         }
     }
-    scan->base = NULL;
     return r;
 }
 

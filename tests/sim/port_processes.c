@@ -57,6 +57,16 @@ static int sim_process(SwPort *port, pid_t tid, SwProcess *ret_process)
     return 0;
 }
 
+static int sim_thread_group(SwPort *port, pid_t tid, pid_t *ret_tgid)
+{
+    SimProcess *process = find(port, tid);
+
+    if (!process)
+        return -ESRCH;
+    *ret_tgid = process->pid;
+    return 0;
+}
+
 static int sim_exit_status(SwPort *port, pid_t tid, int *ret_status)
 {
     SimProcess *process = find(port, tid);
@@ -183,9 +193,15 @@ static void sim_comm(SwPort *port, pid_t tgid, char *ret_comm, size_t size)
     g_snprintf(ret_comm, size, "p%d", tgid);
 }
 
+static void sim_tidy(SwPort *port)
+{
+    (void)port;
+}
+
 void sim_port_bind_processes(SwPort *port)
 {
     port->process = sim_process;
+    port->thread_group = sim_thread_group;
     port->exit_status = sim_exit_status;
     port->holdings = sim_holdings;
     port->mapped = sim_mapped;
@@ -198,4 +214,5 @@ void sim_port_bind_processes(SwPort *port)
     port->pids_ended = sim_pids_ended;
     port->groups = sim_groups;
     port->comm = sim_comm;
+    port->tidy_processes = sim_tidy;
 }

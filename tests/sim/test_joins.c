@@ -24,6 +24,7 @@ static struct {
     SimProcess *parent;
     int (*become)(SwPort *port, const SwCred *cred);
     int (*process)(SwPort *port, pid_t tid, SwProcess *ret_process);
+    int (*thread_group)(SwPort *port, pid_t tid, pid_t *ret_tgid);
     gboolean watching;
     guint moment, opens_at, closes_at; /* 0: before the child begins */
     int fd;                            /* of the parent; -1: not opened yet */
@@ -76,6 +77,12 @@ static int process(SwPort *port, pid_t tid, SwProcess *ret_process)
     return between.process(port, tid, ret_process);
 }
 
+static int thread_group(SwPort *port, pid_t tid, pid_t *ret_tgid)
+{
+    watch();
+    return between.thread_group(port, tid, ret_tgid);
+}
+
 static void begin(Sim *sim, const Case *c, guint opens_at, guint closes_at)
 {
     if (c->before)
@@ -88,8 +95,10 @@ static void begin(Sim *sim, const Case *c, guint opens_at, guint closes_at)
     between.fd = -1;
     between.become = between.host->port->become;
     between.process = between.host->port->process;
+    between.thread_group = between.host->port->thread_group;
     between.host->port->become = become;
     between.host->port->process = process;
+    between.host->port->thread_group = thread_group;
 }
 
 static int child_writes(const Case *c, SimProcess *child, int fd)
