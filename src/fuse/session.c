@@ -49,11 +49,13 @@ static struct fuse_session *session_new(SwServer *server)
     return session;
 }
 
-static void forget_pages(gpointer data, SwNode *node)
+/* With a negative offset the kernel drops no pages. */
+static void forget_cached(gpointer data, SwNode *node, SwStale what)
 {
     SwServer *server = data;
     /* The kernel may have forgotten the node as well. */
-    (void)fuse_lowlevel_notify_inval_inode(server->session, sw_ino_of(server->overlay, node), 0, 0);
+    (void)fuse_lowlevel_notify_inval_inode(server->session, sw_ino_of(server->overlay, node),
+                                           what == SW_STALE_ALL ? 0 : -1, 0);
 }
 
 /*
@@ -162,7 +164,7 @@ int sw_server_new(const SwServerSetup *setup, SwServer **ret_server, char **ret_
         sw_server_free(server);
         return -EAGAIN;
     }
-    sw_overlay_on_stale(server->overlay, forget_pages, server);
+    sw_overlay_on_stale(server->overlay, forget_cached, server);
     *ret_server = server;
     return 0;
 }

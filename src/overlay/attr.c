@@ -152,9 +152,10 @@ int sw_overlay_getattr(SwOverlay *ov, const SwCaller *caller, SwNode *node, SwHa
         return r;
     if (place.stage && is_nameless(ov, place.stage))
         ret_st->st_nlink = 0;
+    gint64 staged_us = place.stage ? sw_stage_attr_us(place.stage) : 0;
     sw_mutex_lock(&ov->lock);
     sw_node_hide_links_locked(node, ret_st);
-    *ret_attr_us = sw_attr_us(ov, ret_st, !place.by_name && node->type == S_IFREG);
+    *ret_attr_us = place.stage ? staged_us : sw_attr_us(ov, ret_st, !place.by_name && node->type == S_IFREG);
     *ret_attr_us = sw_node_tell_locked(ov, node, ret_st, *ret_attr_us);
     sw_mutex_unlock(&ov->lock);
     return 0;

@@ -25,13 +25,14 @@
 #define EDIT_TRIES 1000
 
 /* Another chmod, chown or ACL came to the replaced file since it was copied: the newest counts (C17). */
-static int recarry(SwStage *stage, const SwTarget *target)
+static int recarry(SwStage *stage, SwTarget *target)
 {
     SwPort *port = stage->overlay->port;
     SwFound now;
     int r = sw_look(stage->overlay, target->dir->fd, target->name, &now, NULL);
     if (r < 0 || !S_ISREG(now.st.st_mode))
         return 0;
+    target->stood = now;
     if (memcmp(&now.st.st_ctim, &stage->base.st.st_ctim, sizeof now.st.st_ctim) == 0 &&
         now.st.st_ino == stage->base.st.st_ino)
         return 0;
@@ -42,7 +43,7 @@ static int recarry(SwStage *stage, const SwTarget *target)
     return sw_stage_carry(stage, target->dir->fd, target->name, &now.st, stage->file->fd);
 }
 
-static int prepare(SwStage *stage, const SwTarget *target)
+static int prepare(SwStage *stage, SwTarget *target)
 {
     SwOverlay *ov = stage->overlay;
     SwPort *port = ov->port;
@@ -114,6 +115,23 @@ static int publish(SwStage *stage, const SwTarget *target, guint flags)
     return r;
 }
 
+/* Who has the version open that was replaced is told that it has lost a link. */
+static void forget_replaced(SwOverlay *ov, const SwTarget *target)
+{
+    if (!target->stood.st.st_ino)
+        return;
+    sw_mutex_lock(&ov->lock);
+    SwNode *node = sw_node_find_locked(ov, &target->stood);
+    gboolean believed = node && node->handles && node->told.until_us > ov->port->now_us(ov->port);
+    if (believed)
+        sw_node_ref_locked(node);
+    sw_mutex_unlock(&ov->lock);
+    if (!believed)
+        return;
+    sw_node_forget_told(ov, node);
+    sw_node_unref(ov, node);
+}
+
 static void committed(SwStage *stage, const SwTarget *target)
 {
     SwOverlay *ov = stage->overlay;
@@ -132,6 +150,7 @@ static void committed(SwStage *stage, const SwTarget *target)
     SwStage *was = g_steal_pointer(&stage->node->stage);
     sw_mutex_unlock(&ov->lock);
     sw_stage_unref(was);
+    forget_replaced(ov, target);
     sw_count(ov->port, stage->edit ? SW_COUNT_COMMITS_EDIT : SW_COUNT_COMMITS_WHOLE, 1);
 }
 

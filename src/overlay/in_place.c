@@ -33,7 +33,15 @@ SwFile *sw_in_place_file_locked(SwNode *node)
 static void forget_pages(SwOverlay *ov, SwNode *node)
 {
     if (ov->stale)
-        ov->stale(ov->stale_data, node);
+        ov->stale(ov->stale_data, node, SW_STALE_ALL);
+}
+
+void sw_node_forget_told(SwOverlay *ov, SwNode *node)
+{
+    if (ov->stale)
+        ov->stale(ov->stale_data, node, SW_STALE_ATTRIBUTES);
+    SW_HOLD(&ov->lock);
+    node->told.until_us = 0;
 }
 
 /* ---- the current version */
@@ -156,8 +164,8 @@ static void rebase_clean(SwOverlay *ov, SwStage *stage, SwFile *file, const SwFo
         ov->port->unlinkat(ov->port, sw_stage_dir(stage), stage->stage_name, 0);
     }
     stage->base = *found;
-    stage->edit = TRUE;
     sw_mutex_lock(&ov->lock);
+    stage->edit = TRUE;
     SwFile *old = sw_node_left_locked(stage->node, stage->file);
     stage->file = sw_file_ref(file);
     stage->materialised = FALSE;
@@ -252,8 +260,11 @@ int sw_in_place_enter(SwOverlay *ov, const SwCaller *caller, SwHandle *handle, g
         ov->in_place = g_slist_prepend(ov->in_place, handle);
     }
     sw_mutex_unlock(&ov->lock);
+    /* What fstat(2) says under a lock is never older than the lock. */
     if (handle->caching != SW_CACHE_NONE)
         forget_pages(ov, handle->node);
+    else
+        sw_node_forget_told(ov, handle->node);
     return 0;
 }
 

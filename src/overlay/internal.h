@@ -136,7 +136,8 @@ struct SwStage {
     guint worker;          /* S: stage directory of it */
     guint counted_in;      /* L: that directory + 1, or 0: in SwOverlay.stages_in */
     char stage_name[32];   /* S */
-    gboolean edit;         /* S: made over a base that has to survive where it was not written (C10) */
+    gboolean edit;         /* S and L for changing, either for reading: made over a base that has to survive where it
+                            * was not written (C10) */
     gboolean unmade;       /* S: a lock led it to what others made: its first change tells whether it edits that */
     gboolean has_base;     /* L for reading, S and L for changing: a version stood at the name when it was opened */
     SwFound base;          /* S: that version */
@@ -146,10 +147,10 @@ struct SwStage {
     gboolean described;    /* S: a note lies beside the stage file */
     gboolean mtime_set, mode_set, owner_set; /* S: set by the program (C8) */
     gboolean claimed;                        /* S: our claim stands at the name (C12) */
-    gboolean read_write;                     /* S: some handle could have made a shared mapping */
-    gboolean was_in_flight;                  /* S: a descriptor may have been on its way somewhere */
-    gboolean was_mapped;                     /* S: and one of them did */
-    pid_t mark;                              /* S: last pid when first opened */
+    gboolean read_write;    /* S and L for changing, either for reading: some handle could have made a shared mapping */
+    gboolean was_in_flight; /* S: a descriptor may have been on its way somewhere */
+    gboolean was_mapped;    /* S: and one of them did */
+    pid_t mark;             /* S: last pid when first opened */
     gint64 opened_us;
     gint64 last_write_us;         /* S */
     gint64 published_us;          /* S: of a stream, when last */
@@ -256,7 +257,7 @@ struct SwOverlay {
     gboolean clones;  /* it can share blocks */
     SwNoteFunc note;
     gpointer note_data;
-    void (*stale)(gpointer data, SwNode *node); /* may be NULL */
+    SwStaleFunc stale; /* may be NULL */
     gpointer stale_data;
 
     SwMutex lock;
@@ -293,6 +294,8 @@ SwFile *sw_handle_file(SwOverlay *ov, SwHandle *handle);
 gboolean sw_handle_name(SwOverlay *ov, SwHandle *handle, SwNode **ret_parent, char **ret_name);
 /* What is read and written in place through handles of that node, with a reference; NULL if nothing is. */
 SwFile *sw_in_place_file_locked(SwNode *node);
+/* The kernel is to ask anew for the attributes of that node; waits for nothing.  No lock held. */
+void sw_node_forget_told(SwOverlay *ov, SwNode *node);
 /* Writes through an INPLACE handle. */
 ssize_t sw_in_place_write(SwOverlay *ov, SwHandle *handle, const void *buf, size_t size, off_t offset);
 
@@ -484,6 +487,7 @@ typedef struct {
     SwFile *dir;    /* counted */
     SwNode *parent; /* counted */
     char *name;
+    SwFound stood; /* what was last seen there, if a version was known to stand there; number 0: nothing */
 } SwTarget;
 /* Acts as the stage's owner from here on.  -ENOENT: no name, or no such directory any more. */
 int sw_target_find(SwStage *stage, SwTarget *target) G_GNUC_WARN_UNUSED_RESULT;
@@ -563,6 +567,12 @@ int sw_look(SwOverlay *ov, int dirfd, const char *name, SwFound *ret_found,
             char **ret_claim_host) G_GNUC_WARN_UNUSED_RESULT;
 /* The same past the caches of a network file system: for what may not be older than this call. */
 int sw_look_fresh(SwOverlay *ov, int dirfd, const char *name, SwFound *ret_found) G_GNUC_WARN_UNUSED_RESULT;
+/* S held.  What the kernel sent was written, so it asks for size and times when it next needs them. */
+void sw_stage_touched(SwStage *stage);
+/* S held. */
+void sw_stage_set_edit(SwStage *stage, gboolean edit);
+/* How long the kernel may believe what it is told of a stage: what is written through its own node it knows. */
+gint64 sw_stage_attr_us(SwStage *stage);
 int sw_entry_of_stage(SwStage *stage, SwEntry *ret_entry) G_GNUC_WARN_UNUSED_RESULT;
 void sw_entry_count(SwOverlay *ov, SwEntry *entry);
 /* How long the kernel may believe them. */

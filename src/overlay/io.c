@@ -118,8 +118,7 @@ static void note_range(SwOverlay *ov, const SwCaller *caller, SwStage *stage, of
     if (stage->edit)
         sw_ranges_add(&stage->ranges, offset, length);
     sw_trial_write(&stage->trial, sw_process_of(ov, caller->tid), offset, length);
-    stage->last_write_us = ov->port->now_us(ov->port);
-    stage->mtime_set = FALSE;
+    sw_stage_touched(stage);
 }
 
 /* Calls that shift what follows touch everything from `offset` on. */

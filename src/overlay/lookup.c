@@ -58,7 +58,7 @@ int sw_look_fresh(SwOverlay *ov, int dirfd, const char *name, SwFound *ret_found
 
 int sw_entry_of_stage(SwStage *stage, SwEntry *ret_entry)
 {
-    SwEntry entry = {.node = stage->node};
+    SwEntry entry = {.node = stage->node, .attr_us = sw_stage_attr_us(stage)};
     int r = sw_stage_stat(stage, &entry.st);
     if (r < 0)
         return r;
@@ -112,10 +112,10 @@ int sw_overlay_lookup_found(SwOverlay *ov, SwNode *parent, const char *name, gbo
     gint64 believe_us = sw_lock_believe_us(ov, parent, name);
     entry.st = found.st;
     sw_mutex_lock(&ov->lock);
-    hot |= sw_lingering_any_locked(ov, parent, name);
-    entry.entry_us = hot ? 0 : MIN(sw_config_of(ov)->attr_cache_us, believe_us);
+    gboolean lingering = sw_lingering_any_locked(ov, parent, name);
+    entry.entry_us = hot || lingering ? 0 : MIN(sw_config_of(ov)->attr_cache_us, believe_us);
     sw_node_hide_links_locked(entry.node, &entry.st);
-    entry.attr_us = sw_attr_us(ov, &entry.st, hot);
+    entry.attr_us = sw_attr_us(ov, &entry.st, lingering);
     entry.node->n_lookup++;
     entry.attr_us = sw_node_tell_locked(ov, entry.node, &entry.st, entry.attr_us);
     sw_node_unref_locked(ov, entry.node);
@@ -138,6 +138,8 @@ static int lookup_pinned(SwOverlay *ov, SwNode *node, SwFile *file, SwEntry *ret
     SwStage *stage = node->stage ? sw_stage_ref(node->stage) : NULL;
     sw_mutex_unlock(&ov->lock);
     int r = -ESTALE; /* decided already: an ordinary look-up tells the same node */
+    if (stage)
+        entry.attr_us = sw_stage_attr_us(stage);
     if (stage)
         r = sw_stage_stat(stage, &entry.st);
     else if (file)

@@ -265,8 +265,8 @@ static int link_stage(SwOverlay *ov, SwStage *stage, SwNode *parent, const char 
     sw_node_ref_locked(parent);
     stage->parent = parent;
     stage->name = g_strdup(name);
-    sw_mutex_unlock(&ov->lock);
     stage->edit = FALSE;
+    sw_mutex_unlock(&ov->lock);
     int r = sw_stage_commit(stage, RENAME_NOREPLACE, may_wait);
     sw_mutex_lock(&ov->lock);
     if (r < 0) {

@@ -382,6 +382,8 @@ static gboolean open_here(SwOverlay *ov, Opening *opening, SwPin *pin, SwHandle 
         sw_mutex_lock(&ov->lock);
         pin->stage->guests = TRUE;
         sw_mutex_unlock(&ov->lock);
+        /* What they write the kernel does not connect with the node of the stage. */
+        sw_node_forget_told(ov, pin->stage->node);
         *ret_handle = sw_handle_new_staged(ov, opening->caller, opening->node, pin->stage, opening->flags);
     }
     if (*ret_handle)
@@ -455,7 +457,7 @@ static int cut_joined(SwStage *stage, const SwCaller *caller)
         return r;
     sw_mutex_lock(&stage->lock);
     if (!stage->materialised)
-        stage->edit = FALSE;
+        sw_stage_set_edit(stage, FALSE);
     sw_mutex_unlock(&stage->lock);
     return 0;
 }

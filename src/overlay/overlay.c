@@ -140,7 +140,7 @@ void sw_overlay_set_device(SwOverlay *ov, dev_t dev)
     __atomic_store_n(&ov->device, dev, __ATOMIC_RELAXED);
 }
 
-void sw_overlay_on_stale(SwOverlay *ov, void (*stale)(gpointer data, SwNode *node), gpointer data)
+void sw_overlay_on_stale(SwOverlay *ov, SwStaleFunc stale, gpointer data)
 {
     ov->stale = stale;
     ov->stale_data = data;

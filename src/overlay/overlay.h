@@ -207,10 +207,13 @@ void sw_overlay_on_lock_change(SwOverlay *overlay, void (*changed)(gpointer data
 void sw_overlay_lock_abandon(SwOverlay *overlay);
 
 /*
- * The kernel's pages and attributes of that node are not true any more; `stale` is called by any thread, without locks,
- * and does not return before they are gone.  Set once, before there are requests.
+ * What the kernel has cached of that node is not true any more; `stale` is called by any thread, without locks, and
+ * does not return before it is gone.  Dropping pages waits for those that are being read or written, dropping
+ * attributes waits for nothing.  Set once, before there are requests.
  */
-void sw_overlay_on_stale(SwOverlay *overlay, void (*stale)(gpointer data, SwNode *node), gpointer data);
+typedef enum { SW_STALE_ATTRIBUTES, SW_STALE_ALL } SwStale;
+typedef void (*SwStaleFunc)(gpointer data, SwNode *node, SwStale what);
+void sw_overlay_on_stale(SwOverlay *overlay, SwStaleFunc stale, gpointer data);
 /*
  * After a write: what the kernel has cached of the node is not true any more, but can be dropped only when the write
  * has been answered, and the handle may be gone then.  NULL, or the node, for sw_overlay_drop_stale.

@@ -373,13 +373,12 @@ int sw_stage_reopen(SwStage *stage)
     int r = ov->port->lookat(ov->port, stage->file->fd, "", &stage->base);
     if (r < 0)
         return r;
-    stage->edit = TRUE;
     stage->synced = FALSE;
     stage->mtime_set = stage->mode_set = stage->owner_set = FALSE;
     sw_ranges_clear(&stage->ranges);
     sw_ranges_init(&stage->ranges);
     sw_mutex_lock(&ov->lock);
-    stage->has_base = TRUE;
+    stage->edit = stage->has_base = TRUE;
     stage->materialised = FALSE;
     stage->state = SW_STAGE_OPEN;
     sw_lingering_remove_locked(ov, stage);
@@ -438,10 +437,10 @@ void sw_stage_join(SwStage *stage, const SwCaller *caller, int flags)
     pid_t pid = sw_process_of(ov, caller->tid);
     family_add(stage, pid);
     sw_mutex_lock(&stage->lock);
-    if ((flags & O_ACCMODE) == O_RDWR)
-        stage->read_write = TRUE;
     sw_trial_open(&stage->trial, pid, FALSE);
     sw_mutex_lock(&ov->lock);
+    if ((flags & O_ACCMODE) == O_RDWR)
+        stage->read_write = TRUE;
     stage->n_coming--;
     stage->n_writers++;
     stage->quiet = FALSE;
@@ -475,16 +474,14 @@ static pid_t writer_of(SwStage *stage, const SwCaller *caller, gboolean mapped)
     return stage->writer_pid;
 }
 
-static void touched(SwStage *stage)
+void sw_stage_touched(SwStage *stage)
 {
     SwOverlay *ov = stage->overlay;
     stage->last_write_us = ov->port->now_us(ov->port);
     stage->mtime_set = FALSE;
-    if (stage->quiet) {
-        sw_mutex_lock(&ov->lock);
-        stage->quiet = FALSE;
-        sw_mutex_unlock(&ov->lock);
-    }
+    SW_HOLD(&ov->lock);
+    stage->quiet = FALSE;
+    stage->node->told.until_us = 0;
 }
 
 gboolean sw_stage_is_only_new(const SwStage *stage)
@@ -494,6 +491,12 @@ gboolean sw_stage_is_only_new(const SwStage *stage)
            stage->overlay->port->statat(stage->overlay->port, stage->file->fd, "", &st) == 0 && st.st_size == 0;
 }
 
+void sw_stage_set_edit(SwStage *stage, gboolean edit)
+{
+    SW_HOLD(&stage->overlay->lock);
+    stage->edit = edit;
+}
+
 /*
  * Who asked for an empty file and waited for its lock may find what others made meanwhile.  If it begins at the
  * beginning, it goes on to write the whole file (C9); if not, it has seen what is there and adds to it (C10).
@@ -501,7 +504,7 @@ gboolean sw_stage_is_only_new(const SwStage *stage)
 static void decide(SwStage *stage, off_t offset, gboolean append, gboolean mapped)
 {
     if (stage->unmade)
-        stage->edit = offset != 0 || append || mapped;
+        sw_stage_set_edit(stage, offset != 0 || append || mapped);
 }
 
 ssize_t sw_stage_write(SwStage *stage, const SwCaller *caller, const void *buf, size_t size, off_t offset,
@@ -529,7 +532,7 @@ ssize_t sw_stage_write(SwStage *stage, const SwCaller *caller, const void *buf, 
     if (stage->edit)
         sw_ranges_add(&stage->ranges, offset, n);
     sw_trial_write(&stage->trial, pid, offset, n);
-    touched(stage);
+    sw_stage_touched(stage);
     return n;
 }
 
@@ -545,8 +548,19 @@ int sw_stage_truncate(SwStage *stage, const SwCaller *caller, guint64 size)
     if (stage->edit)
         sw_ranges_truncate(&stage->ranges, size);
     sw_trial_truncate(&stage->trial, writer_of(stage, caller, FALSE), size);
-    touched(stage);
+    sw_stage_touched(stage);
     return 0;
+}
+
+/*
+ * Not of an edit, for which the commit may take another file, nor of one whose pages may be written without the
+ * kernel's asking for its times, nor where writes come through other nodes.
+ */
+gint64 sw_stage_attr_us(SwStage *stage)
+{
+    SW_HOLD(&stage->overlay->lock);
+    gboolean is_whole = stage->state == SW_STAGE_OPEN && stage->materialised && !stage->edit;
+    return is_whole && !stage->read_write && !stage->guests ? sw_config_of(stage->overlay)->attr_cache_us : 0;
 }
 
 int sw_stage_stat(SwStage *stage, struct stat *ret_st)

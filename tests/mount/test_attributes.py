@@ -252,3 +252,33 @@ def test_own_uid_files_of_all_kinds(shared):
     user("os.mkdir('d'); os.symlink('x', 'l'); os.mkfifo('p'); put('f', b'x'); os.link('f', 'h')")
     for name in ("d", "l", "p", "f", "h"):
         assert facts(source + "/" + name)[1:] == (USER, GROUP), name
+
+
+def test_a_stage_is_known_at_once(hosts):
+    """C15, C2: what fstat and stat say while a file is written, truncated, changed and committed is never older."""
+    a, b = hosts
+    program, child = a.worker(), a.worker()
+    for flags in ("os.O_WRONLY", "os.O_RDWR"):
+        program("fd = os.open('f', %s | os.O_CREAT | os.O_TRUNC, 0o640); assert os.fstat(fd).st_size == 0" % flags)
+        program(
+            "for n in range(1, 30): os.write(fd, b'x' * 1000); "
+            "assert os.fstat(fd).st_size == os.stat('f').st_size == 1000 * n; assert os.fstat(fd).st_blocks > 0"
+        )
+        program("os.ftruncate(fd, 5000); assert os.fstat(fd).st_size == 5000 == os.stat('f').st_size")
+        program("os.truncate('f', 6000); assert os.fstat(fd).st_size == 6000 == os.stat('f').st_size")
+        program("os.chmod('f', 0o604); assert os.fstat(fd).st_mode & 0o777 == 0o604 == os.stat('f').st_mode & 0o777")
+        program("os.fchmod(fd, 0o600); assert os.stat('f').st_mode & 0o777 == 0o600")
+        program("os.utime('f', (5, 7)); assert (os.fstat(fd).st_mtime, os.stat('f').st_atime) == (7, 5)")
+        program("before = os.fstat(fd).st_mtime; os.pwrite(fd, b'y', 0); assert os.fstat(fd).st_mtime > before")
+        program("os.posix_fallocate(fd, 0, 9000); assert os.fstat(fd).st_size == 9000 == os.stat('f').st_size")
+        program(
+            "pid = os.fork()\n"
+            "if pid == 0:\n"
+            "    os.pwrite(fd, b'z', 19999)\n"
+            "    os._exit(0)\n"
+            "os.waitpid(pid, 0); assert os.fstat(fd).st_size == 20000 == os.stat('f').st_size"
+        )
+        program("os.close(fd); assert os.stat('f').st_size == 20000")
+        assert child("os.stat('f').st_size") == 20000 == b("os.stat('f').st_size")
+        assert child("os.stat('f').st_mtime_ns") == b("os.stat('f').st_mtime_ns")
+        b("put('f', b'')")
