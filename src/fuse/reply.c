@@ -48,10 +48,11 @@ static void trace(fuse_req_t req, const char *operation, int r)
     server->setup.trace(text);
 }
 
-/* An open or a truncation that is to walk once more is told so by ESTALE: no error that anybody sees. */
+/* An open, a truncation or a rename that is to walk once more is told so by ESTALE: no error that anybody sees. */
 static void count(const SwPort *port, const char *operation, int r)
 {
-    gboolean walks = strcmp(operation, "open") == 0 || strcmp(operation, "setattr") == 0;
+    gboolean walks =
+        strcmp(operation, "open") == 0 || strcmp(operation, "setattr") == 0 || strcmp(operation, "rename") == 0;
     sw_count(port, SW_COUNT_ERRORS_IO, r == -EIO);
     sw_count(port, SW_COUNT_ERRORS_STALE, r == -ESTALE && !walks);
     sw_count(port, SW_COUNT_ERRORS_SPACE, r == -ENOSPC || r == -EDQUOT);

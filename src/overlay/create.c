@@ -78,6 +78,9 @@ static int create_direct(SwOverlay *ov, const Creating *c, SwHandleKind kind, Sw
     *ret_handle = sw_handle_new(ov, c->caller, node, kind, c->flags, file, &id);
     sw_handle_opened_as(ov, *ret_handle, c->parent, c->name, found.st.st_nlink);
     sw_entry_count(ov, ret_entry);
+    sw_mutex_lock(&ov->lock);
+    node->name_until_us = ov->port->now_us(ov->port) + ret_entry->entry_us;
+    sw_mutex_unlock(&ov->lock);
     sw_node_unref(ov, node);
     return 0;
 }

@@ -170,7 +170,7 @@ gboolean sw_overlay_listed(SwOverlay *ov, const SwCaller *caller, SwDirHandle *h
     ov->port->become(ov->port, &caller->cred);
     g_autoptr(SwFile) dir = NULL;
     return sw_node_dir(ov, handle->node, &dir) == 0 &&
-           sw_overlay_lookup_found(ov, handle->node, name, hot, dir, ret_entry) == 0;
+           sw_overlay_lookup_found(ov, handle->node, name, 0, dir, ret_entry) == 0;
 }
 
 static void give_extras(SwOverlay *ov, const SwCaller *caller, SwDirHandle *handle, off_t offset, SwFillFunc fill,

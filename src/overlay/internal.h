@@ -80,6 +80,9 @@ struct SwNode {
     guint in_place_writes; /* L: under way now */
     gboolean stale;        /* L: what the kernel has cached of it is to be dropped when those are over */
     gboolean lingering;    /* L: committed, but handles are open that may write again: nobody else is led here */
+    gint64 name_until_us;  /* L: until when the kernel may believe a name of it */
+    gint64 moving_us;      /* L: when a thread was told to look for it once more before it renames it; 0: none was */
+    pid_t moving_tid;      /* L: that one */
     gint64 asked_us;       /* L: when the server was last asked about it; on a network file system */
     guint hidden_links;    /* L: of ours, made to keep it while it is replaced */
     gboolean replaced;     /* L: whatever links it has are in old/ */
@@ -231,6 +234,8 @@ typedef struct {
     char *name;
     GSList *stages; /* of SwStage, counted */
     gint64 hot_until_us;
+    guint64 turn;    /* of SwOverlay.stage_turn, when a stage came or went last */
+    gboolean looked; /* the name was looked up since */
 } SwPending;
 
 /* Whether who lists directories asks for the attributes of what they contain, as `ls -l` and `find -size` do. */
@@ -270,6 +275,7 @@ struct SwOverlay {
     GQueue dirs;                    /* L: nodes with a descriptor, most recently used first */
     GSList *appenders;              /* L: APPEND handles with a pending record */
     guint64 stage_seq;              /* L */
+    guint64 stage_turn;             /* L: how often a name has got or lost a stage */
     guint stages_in[SW_STAGE_DIRS]; /* L: stages, by their directory */
     GSList *in_place;               /* L: of SwHandle */
     GSList *removals;               /* L: SwRemoval */
@@ -298,6 +304,10 @@ SwFile *sw_in_place_file_locked(SwNode *node);
 void sw_node_forget_told(SwOverlay *ov, SwNode *node);
 /* Writes through an INPLACE handle. */
 ssize_t sw_in_place_write(SwOverlay *ov, SwHandle *handle, const void *buf, size_t size, off_t offset);
+
+/* ---- rename.c */
+/* Its name is not to be believed, for it is about to be renamed to where somebody has a stage. */
+gboolean sw_node_is_moving_locked(SwOverlay *ov, const SwNode *node);
 
 /* ---- files.c */
 SwFile *sw_file_new(SwPort *port, int fd); /* takes the descriptor */
@@ -376,6 +386,12 @@ static inline int sw_shared_flags(const SwOverlay *ov)
 /* A stage at the name that the caller may see, with a reference; NULL if none.  *ret_hot: there is or was one lately.
  */
 SwStage *sw_pending_visible(SwOverlay *ov, const SwCaller *caller, SwNode *parent, const char *name, gboolean *ret_hot);
+/* Now, for sw_pending_believed_locked. */
+guint64 sw_pending_turn(SwOverlay *ov);
+/* Whether the kernel may believe for a while what it is told of the name, as far as stages go (F27); counts as a look.
+ */
+gboolean sw_pending_believed_locked(SwOverlay *ov, const SwNode *parent, const char *name, guint64 turn);
+gboolean sw_pending_has_stages_locked(SwOverlay *ov, const SwNode *parent, const char *name);
 void sw_pending_add_locked(SwOverlay *ov, SwStage *stage);
 void sw_pending_remove_locked(SwOverlay *ov, SwStage *stage);
 /* Stages at the old name go to the new one. */
@@ -560,7 +576,9 @@ gint64 sw_append_tick(SwOverlay *ov, gint64 now);
 void sw_note(SwOverlay *ov, SwNoteLevel level, const char *format, ...) G_GNUC_PRINTF(3, 4);
 /* The same, with what is known of the event besides. */
 void sw_note_event(SwOverlay *ov, SwNoteLevel level, const SwEvent *event, const char *format, ...) G_GNUC_PRINTF(4, 5);
-int sw_overlay_lookup_found(SwOverlay *ov, SwNode *parent, const char *name, gboolean hot, SwFile *dir,
+/* `turn`: sw_pending_turn before it was asked what is staged at the name; 0: what had a stage lately is not to be
+ * believed. */
+int sw_overlay_lookup_found(SwOverlay *ov, SwNode *parent, const char *name, guint64 turn, SwFile *dir,
                             SwEntry *ret_entry) G_GNUC_WARN_UNUSED_RESULT;
 /* The object at a name, with claims taken for what they are: -ENOENT.  *ret_claim (may be NULL) tells. */
 int sw_look(SwOverlay *ov, int dirfd, const char *name, SwFound *ret_found,

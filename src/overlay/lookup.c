@@ -101,7 +101,7 @@ static int look_at_node(SwOverlay *ov, SwNode *parent, const char *name, int dir
     return r;
 }
 
-int sw_overlay_lookup_found(SwOverlay *ov, SwNode *parent, const char *name, gboolean hot, SwFile *dir,
+int sw_overlay_lookup_found(SwOverlay *ov, SwNode *parent, const char *name, guint64 turn, SwFile *dir,
                             SwEntry *ret_entry)
 {
     SwFound found;
@@ -113,7 +113,11 @@ int sw_overlay_lookup_found(SwOverlay *ov, SwNode *parent, const char *name, gbo
     entry.st = found.st;
     sw_mutex_lock(&ov->lock);
     gboolean lingering = sw_lingering_any_locked(ov, parent, name);
-    entry.entry_us = hot || lingering ? 0 : MIN(sw_config_of(ov)->attr_cache_us, believe_us);
+    gboolean believed =
+        sw_pending_believed_locked(ov, parent, name, turn) && !lingering && !sw_node_is_moving_locked(ov, entry.node);
+    entry.entry_us = believed ? MIN(sw_config_of(ov)->attr_cache_us, believe_us) : 0;
+    if (believed)
+        entry.node->name_until_us = ov->port->now_us(ov->port) + entry.entry_us;
     sw_node_hide_links_locked(entry.node, &entry.st);
     entry.attr_us = sw_attr_us(ov, &entry.st, lingering);
     entry.node->n_lookup++;
@@ -155,6 +159,7 @@ static int lookup_pinned(SwOverlay *ov, SwNode *node, SwFile *file, SwEntry *ret
 static int lookup_plain(SwOverlay *ov, const SwCaller *caller, SwNode *parent, const char *name, SwEntry *ret_entry)
 {
     gboolean hot;
+    guint64 turn = sw_pending_turn(ov);
     g_autoptr(SwStage) stage = sw_pending_visible(ov, caller, parent, name, &hot);
     if (hot && !stage)
         sw_settle_name(ov, parent, name);
@@ -163,7 +168,7 @@ static int lookup_plain(SwOverlay *ov, const SwCaller *caller, SwNode *parent, c
     ov->port->become(ov->port, &caller->cred);
     g_autoptr(SwFile) dir = NULL;
     int r = sw_node_dir_fresh(ov, parent, &dir);
-    return r < 0 ? r : sw_overlay_lookup_found(ov, parent, name, hot, dir, ret_entry);
+    return r < 0 ? r : sw_overlay_lookup_found(ov, parent, name, turn, dir, ret_entry);
 }
 
 /* TRUE: answered as pinned. */

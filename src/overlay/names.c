@@ -61,7 +61,7 @@ static int making_end(Making *m, int r, SwEntry *ret_entry)
     if (m->lock)
         r = sw_lock_made(m->ov, m->caller, m->lock, m->dir->fd, r);
     if (r == 0)
-        r = sw_overlay_lookup_found(m->ov, m->parent, m->name, FALSE, m->dir, ret_entry);
+        r = sw_overlay_lookup_found(m->ov, m->parent, m->name, sw_pending_turn(m->ov), m->dir, ret_entry);
     g_clear_pointer(&m->dir, sw_file_unref);
     return r;
 }

@@ -101,7 +101,8 @@ int sw_overlay_unlink(SwOverlay *overlay, const SwCaller *caller, SwNode *parent
                       const char *name) G_GNUC_WARN_UNUSED_RESULT;
 int sw_overlay_rmdir(SwOverlay *overlay, const SwCaller *caller, SwNode *parent,
                      const char *name) G_GNUC_WARN_UNUSED_RESULT;
-/* [waits] `flags` as renameat2(2).  Commits a version that is being staged at the old name under the new one (C5). */
+/* [waits] `flags` as renameat2(2).  Commits a version that is being staged at the old name under the new one (C5).
+ * -ESTALE, once for a thread: the kernel is to look for the old name anew. */
 int sw_overlay_rename(SwOverlay *overlay, const SwCaller *caller, SwNode *old_parent, const char *old_name,
                       SwNode *new_parent, const char *new_name, guint flags,
                       gboolean may_wait) G_GNUC_WARN_UNUSED_RESULT;

@@ -6,16 +6,16 @@
 
 #include <string.h>
 
-/* How long a name is answered with no time to live after its last stage (F27). */
+/* How long it is remembered that a name had a stage (F27). */
 #define HOT_US (2 * G_USEC_PER_SEC)
 /* A chain of parents longer than this is no family. */
 #define ANCESTORS_MAX 64
 
-static SwPending *find_locked(SwOverlay *ov, SwNode *parent, const char *name)
+static SwPending *find_locked(SwOverlay *ov, const SwNode *parent, const char *name)
 {
     if (!g_hash_table_size(ov->pending))
         return NULL;
-    SwPending key = {.parent = parent, .name = (char *)name};
+    SwPending key = {.parent = (SwNode *)parent, .name = (char *)name};
     return g_hash_table_lookup(ov->pending, &key);
 }
 
@@ -25,6 +25,41 @@ static void drop_locked(SwOverlay *ov, SwPending *pending)
     sw_node_unref_locked(ov, pending->parent);
     g_free(pending->name);
     g_free(pending);
+}
+
+static void turn_locked(SwOverlay *ov, SwPending *pending)
+{
+    pending->turn = ++ov->stage_turn;
+    pending->looked = FALSE;
+}
+
+guint64 sw_pending_turn(SwOverlay *ov)
+{
+    SW_HOLD(&ov->lock);
+    return ov->stage_turn;
+}
+
+/*
+ * Not while there is a stage, nor when one came or went since `turn`: what is being answered may be of before.  And not
+ * at the first look, which is all that most files get that are written under one name and renamed to another: a
+ * believed name costs a walk more where it is renamed to one that has a stage (rename.c).
+ */
+gboolean sw_pending_believed_locked(SwOverlay *ov, const SwNode *parent, const char *name, guint64 turn)
+{
+    SwPending *pending = find_locked(ov, parent, name);
+    if (!pending)
+        return TRUE;
+    if (pending->stages || pending->turn > turn)
+        return FALSE;
+    gboolean again = pending->looked;
+    pending->looked = TRUE;
+    return again;
+}
+
+gboolean sw_pending_has_stages_locked(SwOverlay *ov, const SwNode *parent, const char *name)
+{
+    const SwPending *pending = find_locked(ov, parent, name);
+    return pending && pending->stages;
 }
 
 void sw_pending_add_locked(SwOverlay *ov, SwStage *stage)
@@ -41,6 +76,7 @@ void sw_pending_add_locked(SwOverlay *ov, SwStage *stage)
         g_hash_table_add(ov->pending, pending);
     }
     pending->stages = g_slist_prepend(pending->stages, sw_stage_ref(stage));
+    turn_locked(ov, pending);
     stage->listed = TRUE;
 }
 
@@ -51,6 +87,7 @@ void sw_pending_remove_locked(SwOverlay *ov, SwStage *stage)
         return;
     pending->stages = g_slist_remove(pending->stages, stage);
     pending->hot_until_us = ov->port->now_us(ov->port) + HOT_US;
+    turn_locked(ov, pending);
     stage->listed = FALSE;
     sw_stage_unref(stage);
 }

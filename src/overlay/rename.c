@@ -187,6 +187,48 @@ static int rename_opened(Renaming *r)
     return e;
 }
 
+/* A thread that was told to walk once more comes back at once, or not at all. */
+#define MOVING_US G_USEC_PER_SEC
+
+gboolean sw_node_is_moving_locked(SwOverlay *ov, const SwNode *node)
+{
+    return node->moving_us && ov->port->now_us(ov->port) - node->moving_us < MOVING_US;
+}
+
+/*
+ * The kernel's name moves along with what is renamed, and is believed for as long as it was told before; so those who
+ * have a stage at the new name would see this file there, and not their own (C15).  rename(2) that is answered ESTALE
+ * walks once more, and asks for the name (F1): then it is told that it may not be believed.  The second time it is done
+ * in any case, for a second ESTALE would reach the program.
+ */
+static gboolean has_to_walk(const Renaming *r, SwFile *dir, const char *name, SwNode *to_parent, const char *to_name)
+{
+    SwOverlay *ov = r->ov;
+    SwFound found;
+    sw_mutex_lock(&ov->lock);
+    gboolean staged = sw_pending_has_stages_locked(ov, to_parent, to_name);
+    sw_mutex_unlock(&ov->lock);
+    if (!staged || ov->port->lookat_cached(ov->port, dir->fd, name, &found) < 0)
+        return FALSE;
+    SW_HOLD(&ov->lock);
+    gint64 now = ov->port->now_us(ov->port);
+    SwNode *node = sw_node_find_locked(ov, &found);
+    gboolean again = node && sw_node_is_moving_locked(ov, node) && node->moving_tid == r->caller->tid;
+    gboolean walks = node && node->name_until_us > now && !again;
+    if (node) {
+        node->moving_us = walks ? now : 0;
+        node->moving_tid = r->caller->tid;
+        node->name_until_us = again ? 0 : node->name_until_us;
+    }
+    return walks;
+}
+
+static gboolean is_believed_too_long(const Renaming *r)
+{
+    return has_to_walk(r, r->old_dir, r->old_name, r->new_parent, r->new_name) ||
+           ((r->flags & RENAME_EXCHANGE) && has_to_walk(r, r->new_dir, r->new_name, r->old_parent, r->old_name));
+}
+
 /* Renamed away or over, a lock is none any more. */
 static void locks_follow(const Renaming *r)
 {
@@ -214,6 +256,8 @@ int sw_overlay_rename(SwOverlay *ov, const SwCaller *caller, SwNode *old_parent,
     int e = sw_node_dir(ov, old_parent, &r.old_dir);
     if (e == 0)
         e = sw_node_dir(ov, new_parent, &r.new_dir);
+    if (e == 0 && is_believed_too_long(&r))
+        e = -ESTALE;
     if (e == 0)
         e = sw_lock_may_remove(ov, caller, old_parent, old_name, r.old_dir->fd,
                                flags & RENAME_EXCHANGE ? SW_REMOVED_IN_PLACE : SW_REMOVED_BY_FENCED_RENAME);

@@ -390,3 +390,20 @@ def test_listings_that_the_kernel_keeps_are_everybodys(hosts):
     writer("os.close(new)")
     for worker in writer, stranger:
         assert set(worker("os.listdir('.')")) == {"old", "new"} == set(worker("os.listdir(fd)"))
+
+
+@pytest.mark.parametrize("age", [0, 2.5])
+def test_renamed_over_a_stage(hosts, age):
+    """C15: who has a stage sees it by path, also when a file that the kernel believes in is renamed to that name."""
+    a, b = hosts
+    writer, other = a.worker(), a.worker()
+    writer("fd = os.open('f', REPLACE); os.write(fd, b'12345')")
+    other("put('t', b'by the other')")
+    time.sleep(age)
+    other("for i in range(3): os.stat('t')")
+    other("os.rename('t', 'f')")
+    for _ in range(3):
+        assert writer("os.stat('f').st_size") == 5
+        assert other("os.stat('f').st_size") == 12 == b("os.stat('f').st_size")
+    writer("os.close(fd)")
+    assert other("os.stat('f').st_size") == 5 == len(b.read("f"))

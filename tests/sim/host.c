@@ -383,12 +383,15 @@ int sim_rename(SimHost *host, SimProcess *process, const char *from, const char 
     SwCaller caller = caller_of(process);
     SwNode *root = sw_overlay_root(host->overlay);
     Cached found, *cached, *moved;
-    int r = look_up(host, &caller, from, FALSE, &found);
+    int r = -ESTALE;
 
-    if (r == 0)
-        r = look_up(host, &caller, to, FALSE, &found);
-    if (r == 0 || r == -ENOENT)
-        r = sw_overlay_rename(host->overlay, &caller, root, from, root, to, 0, TRUE);
+    for (guint walks = 0; walks < 2 && r == -ESTALE; walks++) {
+        r = look_up(host, &caller, from, walks > 0, &found);
+        if (r == 0)
+            r = look_up(host, &caller, to, walks > 0, &found);
+        if (r == 0 || r == -ENOENT)
+            r = sw_overlay_rename(host->overlay, &caller, root, from, root, to, 0, TRUE);
+    }
     r = (int)answer(host, r);
     if (r < 0)
         return r;

@@ -205,6 +205,137 @@ static void of_a_version_just_committed(void **state)
     believer_clear(&b);
 }
 
+/* ---- names */
+
+static void commit(const Believer *b)
+{
+    SwEntry entry;
+    SwHandle *handle = create(b, O_WRONLY, &entry);
+
+    write_one(b, handle, 0);
+    close_it(b, handle);
+}
+
+static gint64 name_believed(const Believer *b)
+{
+    return look_up(b, &b->stranger, NEW).entry_us;
+}
+
+static void edit_old(const Believer *b, gint64 *ret_meanwhile)
+{
+    SwEntry entry;
+    SwHandle *handle = open_old(b, O_WRONLY, &entry);
+
+    write_one(b, handle, 0);
+    *ret_meanwhile = look_up(b, &b->stranger, OLD).entry_us;
+    close_it(b, handle);
+}
+
+/* From the second look on, as long as nothing is staged there. */
+static void of_a_name_just_written(void **state)
+{
+    gint64 meanwhile;
+    Believer b;
+
+    believer_init(&b);
+    commit(&b);
+    assert_int_equal(name_believed(&b), 0);
+    assert_int_equal(name_believed(&b), b.believes_us);
+    assert_int_equal(name_believed(&b), b.believes_us);
+    for (guint i = 0; i < 3; i++) {
+        edit_old(&b, &meanwhile);
+        assert_int_equal(meanwhile, 0);
+        assert_int_equal(look_up(&b, &b.stranger, OLD).entry_us, 0);
+        assert_int_equal(look_up(&b, &b.stranger, OLD).entry_us, b.believes_us);
+    }
+    believer_clear(&b);
+}
+
+static int rename_to_old(const Believer *b, const SwCaller *caller)
+{
+    SwNode *root = sw_overlay_root(b->overlay);
+
+    return sw_overlay_rename(b->overlay, caller, root, NEW, root, OLD, 0, TRUE);
+}
+
+/* F27: the kernel's name moves along with what is renamed, and with it how long it is believed.  So where somebody has
+ * a stage it is looked for once more before. */
+static void of_a_name_that_moves_to_a_stage(void **state)
+{
+    Believer b;
+    SwEntry entry;
+    SwHandle *handle;
+
+    believer_init(&b);
+    commit(&b);
+    handle = open_old(&b, O_WRONLY | O_TRUNC, &entry);
+    write_one(&b, handle, 0);
+    assert_int_equal(name_believed(&b), 0);
+    assert_int_equal(rename_to_old(&b, &b.stranger), 0); /* it was not believed */
+    assert_int_equal(look_up(&b, &b.caller, OLD).entry_us, 0);
+
+    commit(&b);
+    assert_int_equal(name_believed(&b), 0);
+    assert_int_equal(name_believed(&b), b.believes_us);
+    assert_int_equal(rename_to_old(&b, &b.stranger), -ESTALE);
+    assert_int_equal(name_believed(&b), 0);
+    assert_int_equal(name_believed(&b), 0);
+    assert_int_equal(rename_to_old(&b, &b.stranger), 0);
+    assert_ptr_equal(look_up(&b, &b.caller, OLD).node, entry.node);
+
+    commit(&b);
+    (void)name_believed(&b);
+    assert_int_equal(name_believed(&b), b.believes_us);
+    assert_int_equal(rename_to_old(&b, &b.stranger), -ESTALE);
+    assert_int_equal(rename_to_old(&b, &b.stranger), 0); /* never twice, though it did not look */
+
+    commit(&b);
+    (void)name_believed(&b);
+    assert_int_equal(name_believed(&b), b.believes_us);
+    assert_int_equal(rename_to_old(&b, &b.stranger), -ESTALE);
+    sim_host_tick(b.host, 2 * G_TIME_SPAN_SECOND);
+    assert_int_equal(name_believed(&b), b.believes_us); /* it did not come back */
+    close_it(&b, handle);
+    assert_int_equal(rename_to_old(&b, &b.stranger), 0); /* nobody has a stage there any more */
+    believer_clear(&b);
+}
+
+/* A stage comes while the look is under way, after it was asked whether there is one. */
+static Believer *between;
+static int (*real_lookat)(SwPort *port, int dirfd, const char *name, SwFound *ret_found);
+
+static int lookat(SwPort *port, int dirfd, const char *name, SwFound *ret_found)
+{
+    int r = real_lookat(port, dirfd, name, ret_found);
+
+    if (between && strcmp(name, NEW) == 0) {
+        Believer *b = between;
+
+        between = NULL;
+        assert_int_equal(sim_put(b->host, sim_program(b->host), NEW, O_TRUNC, "by another"), 0);
+    }
+    return r;
+}
+
+static void of_a_name_written_meanwhile(void **state)
+{
+    Believer b;
+
+    believer_init(&b);
+    commit(&b);
+    assert_int_equal(name_believed(&b), 0);
+    real_lookat = b.host->port->lookat;
+    b.host->port->lookat = lookat;
+    between = &b;
+    assert_int_equal(name_believed(&b), 0);
+    assert_null(between);
+    sim_host_tick(b.host, 3 * G_TIME_SPAN_SECOND);
+    between = &b;
+    assert_int_equal(name_believed(&b), 0); /* it had none for long */
+    assert_null(between);
+    believer_clear(&b);
+}
+
 /* Nobody who has a lock goes by what he was told before (C22); of an append handle the kernel keeps no pages. */
 static void ends_with_a_lock(void **state)
 {
@@ -232,6 +363,9 @@ int main(void)
         cmocka_unit_test(of_a_whole_stage),
         cmocka_unit_test(of_a_stage_that_may_change),
         cmocka_unit_test(of_a_version_just_committed),
+        cmocka_unit_test(of_a_name_just_written),
+        cmocka_unit_test(of_a_name_that_moves_to_a_stage),
+        cmocka_unit_test(of_a_name_written_meanwhile),
         cmocka_unit_test(ends_with_a_lock),
     };
 
