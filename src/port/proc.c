@@ -323,22 +323,35 @@ static SwProcMemory memory_of(const char *statm)
     return text == 0 ? SW_PROC_NEW_MEMORY : SW_PROC_MEMORY;
 }
 
-int sw_proc_memory(int dirfd, pid_t tid, SwProcMemory *ret_memory)
+static int read_memory(int fd, SwProcMemory *ret_memory)
 {
-    char path[SW_PROC_BASE_SIZE], statm[128];
-    sw_autofd int fd = -1;
-    ssize_t got;
+    char statm[128];
+    ssize_t got = TEMP_FAILURE_RETRY(pread(fd, statm, sizeof statm - 1, 0));
 
-    (void)snprintf(path, sizeof path, "%d/statm", tid);
-    fd = openat(dirfd, path, O_RDONLY | O_CLOEXEC);
-    if (fd < 0)
-        return -errno;
-    got = TEMP_FAILURE_RETRY(read(fd, statm, sizeof statm - 1));
     if (got < 0)
         return -errno;
     statm[got] = '\0';
     *ret_memory = memory_of(statm);
     return 0;
+}
+
+int sw_proc_memory(int dirfd, pid_t tid, SwProcMemory *ret_memory)
+{
+    char path[SW_PROC_BASE_SIZE];
+    sw_autofd int fd = -1;
+
+    (void)snprintf(path, sizeof path, "%d/statm", tid);
+    fd = openat(dirfd, path, O_RDONLY | O_CLOEXEC);
+    return fd < 0 ? -errno : read_memory(fd, ret_memory);
+}
+
+int sw_proc_memory_again(SwProc *proc, pid_t tgid, SwProcMemory *ret_memory)
+{
+    g_autoptr(SwKept) kept = sw_kept_find(proc->keepers, tgid);
+    int fd = kept ? sw_kept_file(kept, SW_KEPT_STATM) : -ENOENT;
+
+    /* One that has ended is asked for by its number, which may be another's by now. */
+    return fd >= 0 && read_memory(fd, ret_memory) == 0 ? 0 : sw_proc_memory(proc->fd, tgid, ret_memory);
 }
 
 static int visit_task(pid_t tid, void *data)
@@ -459,10 +472,10 @@ static int proc_process(SwPort *port, pid_t tid, SwProcess *ret_process)
 /* A file that is cheap to read tells whether what is kept is still of the thread that has the number. */
 static gboolean is_kept_alive(SwKept *kept)
 {
-    char statm[8];
+    SwProcMemory memory;
     int fd = sw_kept_file(kept, SW_KEPT_STATM);
 
-    return fd >= 0 && TEMP_FAILURE_RETRY(pread(fd, statm, sizeof statm, 0)) > 0;
+    return fd >= 0 && read_memory(fd, &memory) == 0;
 }
 
 static int proc_thread_group(SwPort *port, pid_t tid, pid_t *ret_tgid)

@@ -94,6 +94,8 @@ typedef enum {
 
 /* What `<tid>/statm` below `dirfd` says; never blocks. */
 int sw_proc_memory(int dirfd, pid_t tid, SwProcMemory *ret_memory) G_GNUC_WARN_UNUSED_RESULT;
+/* The same of a process, through what is kept of it if anything is. */
+int sw_proc_memory_again(SwProc *proc, pid_t tgid, SwProcMemory *ret_memory) G_GNUC_WARN_UNUSED_RESULT;
 
 /*
  * "<tgid>", or "<tgid>/task/<tid>" where the first thread of the process has ended before others: its own directory

@@ -353,7 +353,7 @@ int sw_proc_mapped(SwPort *port, pid_t tgid, dev_t dev, ino_t ino)
         return -EOPNOTSUPP;
     if (tgid <= 0)
         return -EINVAL;
-    r = sw_proc_memory(proc->fd, tgid, &memory);
+    r = sw_proc_memory_again(proc, tgid, &memory);
     if (r < 0) {
         r = sw_proc_error(tgid, r);
         return r == -ESRCH ? 0 : r; /* the gone map nothing */
