@@ -205,6 +205,29 @@ static void of_a_version_just_committed(void **state)
     believer_clear(&b);
 }
 
+/* Who has a version open that is replaced sees that it has lost its link. */
+static void of_a_version_that_is_replaced(void **state)
+{
+    static const int flags[] = {O_WRONLY | O_TRUNC, O_WRONLY};
+    Believer b;
+    SwEntry entry, read;
+    SwHandle *handle, *reader;
+
+    believer_init(&b);
+    for (guint i = 0; i < G_N_ELEMENTS(flags); i++) {
+        reader = open_old(&b, O_RDONLY, &read);
+        handle = open_old(&b, flags[i], &entry);
+        write_one(&b, handle, 0);
+        assert_int_equal(look_up(&b, &b.stranger, OLD).attr_us, b.believes_us);
+        b.stale = NULL;
+        close_it(&b, handle);
+        assert_ptr_equal(b.stale, read.node);
+        assert_int_equal(b.what, SW_STALE_ATTRIBUTES);
+        close_it(&b, reader);
+    }
+    believer_clear(&b);
+}
+
 /* ---- names */
 
 static void commit(const Believer *b)
@@ -363,6 +386,7 @@ int main(void)
         cmocka_unit_test(of_a_whole_stage),
         cmocka_unit_test(of_a_stage_that_may_change),
         cmocka_unit_test(of_a_version_just_committed),
+        cmocka_unit_test(of_a_version_that_is_replaced),
         cmocka_unit_test(of_a_name_just_written),
         cmocka_unit_test(of_a_name_that_moves_to_a_stage),
         cmocka_unit_test(of_a_name_written_meanwhile),
