@@ -49,6 +49,7 @@ static const SwOptionSpec table[] = {
     CHOICE("commit-sync", commit_sync, "auto|always|never", "write to disk before each commit"),
     CHOICE("keep", keep, "auto|always|never", "keep old versions for those who still read them"),
     TIME("keep-old", keep_old_us, SECOND, DAY, "how long old versions are kept"),
+    CHOICE("passthrough", passthrough, "auto|off", "let the kernel read large files by itself"),
     {.name = "require-fstype",
      .kind = SW_OPTION_TYPES,
      .field = offsetof(SwConfig, require_fstype),

@@ -25,6 +25,7 @@ void sw_config_init(SwConfig *config)
         .commit_sync = SW_SYNC_AUTO,
         .keep = SW_KEEP_AUTO,
         .keep_old_us = 60 * SECOND,
+        .passthrough = SW_PASSTHROUGH_AUTO,
         .wait_source_us = 30 * SECOND,
         .restart = SW_RESTART_YES,
     };

@@ -16,6 +16,7 @@ typedef enum { SW_ON_KILL_SALVAGE, SW_ON_KILL_COMMIT } SwOnKill; /* C4 */
 typedef enum { SW_SYNC_AUTO, SW_SYNC_ALWAYS, SW_SYNC_NEVER } SwCommitSync;
 typedef enum { SW_RESTART_YES, SW_RESTART_NO } SwRestart;
 typedef enum { SW_KEEP_AUTO, SW_KEEP_ALWAYS, SW_KEEP_NEVER } SwKeep;
+typedef enum { SW_PASSTHROUGH_AUTO, SW_PASSTHROUGH_OFF } SwPassthrough;
 
 typedef struct {
     SwPolicy policy;           /* through=, stream=, private=, locks= (C16, C18, C25) */
@@ -29,14 +30,18 @@ typedef struct {
     SwOnKill on_kill;          /* on-kill=salvage|commit */
     SwCommitSync commit_sync;  /* commit-sync=auto|always|never: fsync each stage before its rename; auto: on network
                                   file systems */
-    SwKeep keep;           /* keep=auto|always|never: keep old versions for those who still read them; auto: where the
-                              server does not (NFSv3) */
-    gint64 keep_old_us;    /* keep-old=, default 60 s: for how long (C1) */
-    char *require_fstype;  /* require-fstype=, owned: "nfs:nfs4", what the source may lie in; NULL for anything */
-    gint64 wait_source_us; /* wait-source=, default 30 s: how long is waited until it does */
-    SwRestart restart;     /* restart=yes|no: whether a daemon in the background that crashed is started again */
-    gboolean read_only;    /* ro */
+    SwKeep keep;        /* keep=auto|always|never: keep old versions for those who still read them; auto: where the
+                           server does not (NFSv3) */
+    gint64 keep_old_us; /* keep-old=, default 60 s: for how long (C1) */
+    SwPassthrough passthrough; /* passthrough=auto|off: whether the kernel may read large files by itself */
+    char *require_fstype;      /* require-fstype=, owned: "nfs:nfs4", what the source may lie in; NULL for anything */
+    gint64 wait_source_us;     /* wait-source=, default 30 s: how long is waited until it does */
+    SwRestart restart;         /* restart=yes|no: whether a daemon in the background that crashed is started again */
+    gboolean read_only;        /* ro */
 } SwConfig;
+
+/* By this attribute of its root a mount tells whether it passes anything through: "used", or "not used: " and why. */
+#define SW_PASSTHROUGH_XATTR "user.safewritefs.passthrough"
 
 /* Fills in the defaults. */
 void sw_config_init(SwConfig *config);

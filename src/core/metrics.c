@@ -49,8 +49,10 @@ static const Metric locks_released = {"locks_released", "counter", NULL, NULL,
 static const Metric hosts_ended = {"hosts_ended", "counter", NULL, "why", "Other hosts whose life this mount ended"};
 static const Metric rejoins = {"rejoins", "counter", NULL, NULL,
                                "Times that others had taken this host for dead, and it went on as another"};
-static const Metric read_bytes = {"read_bytes", "counter", "bytes", NULL, "Bytes read by programs"};
+static const Metric read_bytes = {"read_bytes", "counter", "bytes", NULL, "Bytes read by programs through the daemon"};
 static const Metric written_bytes = {"written_bytes", "counter", "bytes", NULL, "Bytes written by programs"};
+static const Metric passed = {"passthrough_opens", "counter", NULL, NULL,
+                              "Opened files that the kernel reads by itself"};
 static const Metric deferred = {"requests_deferred", "counter", NULL, NULL,
                                 "Requests that had to wait for a lease or for the source"};
 static const Metric errors = {"request_errors", "counter", NULL, "error", "Requests answered with such an error"};
@@ -88,6 +90,7 @@ static const struct {
     [SW_COUNT_REJOINS] = {&rejoins, NULL},
     [SW_COUNT_READ_BYTES] = {&read_bytes, NULL},
     [SW_COUNT_WRITTEN_BYTES] = {&written_bytes, NULL},
+    [SW_COUNT_PASSED] = {&passed, NULL},
     [SW_COUNT_DEFERRED] = {&deferred, NULL},
     [SW_COUNT_ERRORS_IO] = {&errors, "EIO"},
     [SW_COUNT_ERRORS_STALE] = {&errors, "ESTALE"},

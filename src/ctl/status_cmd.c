@@ -3,6 +3,8 @@
 /* status: what a source, or each source that is mounted on this machine, looks like now. */
 
 #include "commands.h"
+
+#include "../core/config.h"
 #include "place.h"
 #include "view.h"
 
@@ -67,6 +69,16 @@ static guint count_locks(const Status *status, const char *host_id)
     return n;
 }
 
+/* What the mount says of it, for people; NULL if it says nothing, or does not answer. */
+static char *passthrough_of(const SwMount *mount)
+{
+    g_autofree char *text = NULL;
+
+    if (!mount->top || sw_mount_attribute(mount->mountpoint, SW_PASSTHROUGH_XATTR, &text) < 0 || !*text)
+        return NULL;
+    return sw_printable(text, FALSE);
+}
+
 /* ---- JSON */
 
 static void mounts_json(const Status *status, SwJson *json)
@@ -80,6 +92,11 @@ static void mounts_json(const Status *status, SwJson *json)
         sw_json_open(json, NULL, '{');
         sw_json_text(json, "mountpoint", mount->mountpoint);
         sw_json_text(json, "options", mount->options);
+        g_autofree char *passthrough = passthrough_of(mount);
+        if (passthrough)
+            sw_json_text(json, "passthrough", passthrough);
+        else
+            sw_json_null(json, "passthrough");
         sw_json_close(json);
     }
     sw_json_close(json);
@@ -171,7 +188,9 @@ static void print_mounts(const Status *status)
 
         if (!sw_place_has_mount(&status->place, mount))
             continue;
-        (void)printf("  mounted at %s (%s)\n", where, mount->options);
+        g_autofree char *passthrough = passthrough_of(mount);
+        (void)printf("  mounted at %s (%s)%s%s\n", where, mount->options, passthrough ? ", passthrough " : "",
+                     passthrough ? passthrough : "");
         n++;
     }
     if (n == 0)

@@ -4,6 +4,7 @@
  */
 #include "ops.h"
 
+#include "backing.h"
 #include "reply.h"
 #include "server_internal.h"
 
@@ -23,12 +24,17 @@ static SwDirHandle *dir_of(const struct fuse_file_info *fi)
     return (SwDirHandle *)(uintptr_t)fi->fh;
 }
 
-static void set_handle(struct fuse_file_info *fi, SwHandle *handle)
+static int set_handle(SwOverlay *ov, struct fuse_file_info *fi, SwHandle *handle, SwNode *node)
 {
-    SwCaching caching = sw_handle_caching(handle);
+    SwManner manner;
+    int r = sw_handle_settle(ov, handle, node, &manner);
     fi->fh = (uintptr_t)handle;
-    fi->keep_cache = caching == SW_CACHE_KEEP;
-    fi->direct_io = caching == SW_CACHE_NONE;
+    fi->keep_cache = manner.caching == SW_CACHE_KEEP;
+    fi->direct_io = manner.caching == SW_CACHE_NONE;
+#ifdef FUSE_CAP_PASSTHROUGH
+    fi->backing_id = manner.backing;
+#endif
+    return r;
 }
 
 static void op_init(void *data, struct fuse_conn_info *conn)
@@ -52,6 +58,7 @@ static void op_init(void *data, struct fuse_conn_info *conn)
     conn->want &= ~(FUSE_CAP_HANDLE_KILLPRIV | FUSE_CAP_PARALLEL_DIROPS);
     conn->max_background = 64;
     conn->time_gran = 1;
+    sw_backing_greet(server, conn);
     sw_overlay_set_max_write(server->overlay, conn->max_write);
     g_atomic_int_set(&server->greeted, TRUE);
 }
@@ -155,8 +162,10 @@ static void op_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
         sw_reply_error(req, "open", r);
         return;
     }
-    set_handle(fi, handle);
-    if (fuse_reply_open(req, fi) < 0)
+    r = set_handle(ov, fi, handle, sw_node_of(ov, ino));
+    if (r < 0)
+        sw_reply_error(req, "open", r);
+    if (r < 0 || fuse_reply_open(req, fi) < 0)
         sw_ignore(sw_overlay_release(ov, handle, TRUE));
 }
 
@@ -174,9 +183,11 @@ static void op_create(fuse_req_t req, fuse_ino_t parent, const char *name, mode_
         sw_reply_error(req, "create", r);
         return;
     }
-    set_handle(fi, handle);
     struct fuse_entry_param param = sw_entry_param(ov, &entry);
-    if (fuse_reply_create(req, &param, fi) < 0) {
+    r = set_handle(ov, fi, handle, entry.node);
+    if (r < 0)
+        sw_reply_error(req, "create", r);
+    if (r < 0 || fuse_reply_create(req, &param, fi) < 0) {
         sw_ignore(sw_overlay_release(ov, handle, TRUE));
         sw_overlay_forget(ov, entry.node, 1);
     }

@@ -134,6 +134,27 @@ static int open_used(SwControl *control, const char *name, int *ret_fd)
     return r < 0 ? r : -EBUSY;
 }
 
+static void write_name(char name[NAME_SIZE], guint64 key, SwCarrierKind kind)
+{
+    (void)snprintf(name, NAME_SIZE, "%016" G_GINT64_MODIFIER "x.%s", key, kind == SW_CARRIER_FLOCK ? "flock" : "fcntl");
+}
+
+gboolean sw_carrier_is_used(SwControl *control, guint64 key)
+{
+    SwPort *port = control->port;
+    char name[NAME_SIZE];
+    struct stat st;
+
+    if (port->become(port, NULL) < 0)
+        return FALSE;
+    for (SwCarrierKind kind = SW_CARRIER_FCNTL; kind <= SW_CARRIER_FLOCK; kind++) {
+        write_name(name, key, kind);
+        if (port->statat(port, control->carriers, name, &st) == 0)
+            return TRUE;
+    }
+    return FALSE;
+}
+
 int sw_carrier_open(SwControl *control, guint64 key, SwCarrierKind kind, SwCarrier **ret_carrier)
 {
     SwCarrier *carrier = g_new0(SwCarrier, 1);
@@ -141,8 +162,7 @@ int sw_carrier_open(SwControl *control, guint64 key, SwCarrierKind kind, SwCarri
 
     carrier->control = control;
     carrier->fd = -1;
-    (void)snprintf(carrier->name, sizeof carrier->name, "%016" G_GINT64_MODIFIER "x.%s", key,
-                   kind == SW_CARRIER_FLOCK ? "flock" : "fcntl");
+    write_name(carrier->name, key, kind);
     if (r == 0)
         r = open_used(control, carrier->name, &carrier->fd);
     if (r == 0)

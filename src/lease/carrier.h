@@ -30,6 +30,8 @@ typedef struct SwCarrier SwCarrier;
 /* The carrier of the name with that key (sw_lock_key), made if need be. */
 int sw_carrier_open(SwControl *control, guint64 key, SwCarrierKind kind,
                     SwCarrier **ret_carrier) G_GNUC_WARN_UNUSED_RESULT;
+/* Is there one of either kind?  Then some host has locked that name within its last seconds, or has it locked now. */
+gboolean sw_carrier_is_used(SwControl *control, guint64 key);
 /* Ends all locks that this host has on it.  NULL is allowed. */
 void sw_carrier_close(SwCarrier *carrier);
 

@@ -145,6 +145,12 @@ static gboolean name_of(SwOverlay *ov, SwHandle *handle, guint64 *ret_key, char 
     return TRUE;
 }
 
+gboolean sw_file_locks_are_used(SwOverlay *ov, SwHandle *handle)
+{
+    guint64 key;
+    return name_of(ov, handle, &key, NULL) && sw_carrier_is_used(ov->control, key);
+}
+
 /* The one that the handle has locked before: it goes with it whatever becomes of the name. */
 static SwLockedFile *known_file(SwFileLocks *locks, SwHandle *handle, SwCarrierKind kind)
 {

@@ -28,6 +28,8 @@ typedef struct SwLockedFile SwLockedFile;
 SwFileLocks *sw_file_locks_new(SwOverlay *ov);
 /* No handle is left, and nobody waits.  Retires the carriers that no other host uses.  NULL is allowed. */
 void sw_file_locks_free(SwFileLocks *locks);
+/* Has anybody on any host locked the name of that handle lately? */
+gboolean sw_file_locks_are_used(SwOverlay *ov, SwHandle *handle);
 /* Retires carriers that have been idle. */
 void sw_file_locks_tick(SwOverlay *ov, gint64 now);
 /* What this mount holds and who waits, a line for each (core/lock_line.h; docs/protocol.md, K7); g_free. */

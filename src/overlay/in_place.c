@@ -117,6 +117,15 @@ static gboolean is_there(SwOverlay *ov, const SwHandle *handle, int dirfd, const
     return sw_look(ov, dirfd, name, &found, NULL) < 0 || sw_identity_is(&handle->id, &found);
 }
 
+/* The kernel reads the version that was opened, and cannot be led to another.  Who locks in order to read what is
+ * current is told so. */
+static int stays_behind(SwOverlay *ov, const char *name)
+{
+    sw_note(ov, SW_NOTE_WARNING,
+            "%s: replaced since it was opened, so its lock is refused; passthrough=off prevents that", name);
+    return -ESTALE;
+}
+
 /* A version that was replaced since the open is not what the lock is about.  One that was removed stays open. */
 static int refresh(SwOverlay *ov, SwHandle *handle)
 {
@@ -131,6 +140,8 @@ static int refresh(SwOverlay *ov, SwHandle *handle)
         return 0;
     int flags = handle->flags & (O_ACCMODE | (sw_handle_kind(handle) == SW_HANDLE_APPEND ? 0 : O_APPEND));
     int r = open_current(ov, handle, dir->fd, name, flags, 0, &file, &found);
+    if (r == 0 && handle->passed)
+        return stays_behind(ov, name);
     if (r == 0)
         adopt(ov, handle, sw_handle_kind(handle), file, &found);
     return r == -ENOENT || r == -ELOOP || r == -ESTALE ? 0 : r;

@@ -102,6 +102,13 @@ struct SwNode {
         gboolean staged; /* it had a stage then */
         gboolean since;  /* since the last handle left a file for another one (sw_node_left_locked) */
     } told;
+    /* L: what the kernel's handles of it go by when it reads the file by itself (backing.c) */
+    struct {
+        int id;        /* 0: there is none */
+        SwIdentity of; /* the file */
+        guint handles; /* that go by it */
+        guint others;  /* that do not */
+    } backing;
     SwFile *shown;     /* L: counted; the file that has the number told, where no handle has it open any more */
     SwStamp read_as;   /* L: on a network file system: what this machine has cached is at least as new */
     off_t appended_to; /* L: where the last record ended that this host appended */
@@ -187,6 +194,9 @@ struct SwHandle {
     int failure;         /* of a record whose first pieces were taken: for the next write or close to report */
     gint64 pending_since_us;
     pid_t pending_writer; /* process */
+    SwNode *served_in;    /* L: counted; by which node the kernel has it, or NULL: it does not know it yet */
+    gboolean backed;      /* L: it goes by the backing of that */
+    gboolean passed;      /* and all that is read through it comes from there, without us */
     gboolean cut_later;   /* INPLACE: O_TRUNC is to be done when the second walk's OPEN takes it */
 
     /* of file locks */
@@ -265,6 +275,12 @@ struct SwOverlay {
     SwStaleFunc stale; /* may be NULL */
     gpointer stale_data;
 
+    SwBackingCalls backing_calls;
+    const char *backing_barred; /* NULL, or why there are none; static */
+    SwMutex backing_lock;       /* held over the trial of the calls, for whoever wants its outcome */
+    gboolean backing_tried;     /* protected by backing_lock, as the next one */
+    int backing_error;          /* of the last trial, or 0 */
+
     SwMutex lock;
     SwNode *root;
     GHashTable *nodes;              /* L: SwNode by identity, the listed ones */
@@ -308,6 +324,15 @@ ssize_t sw_in_place_write(SwOverlay *ov, SwHandle *handle, const void *buf, size
 /* ---- rename.c */
 /* Its name is not to be believed, for it is about to be renamed to where somebody has a stage. */
 gboolean sw_node_is_moving_locked(SwOverlay *ov, const SwNode *node);
+
+/* ---- backing.c */
+/* The handle ends.  What is returned, if not 0, is for sw_backing_close. */
+int sw_backing_leave_locked(SwOverlay *ov, SwHandle *handle) G_GNUC_WARN_UNUSED_RESULT;
+void sw_backing_close(SwOverlay *ov, int id); /* 0 is allowed */
+/* Would a handle that is opened so (NULL: one of a stage) be refused in that node? */
+gboolean sw_backing_excludes(SwOverlay *ov, const SwNode *node, int flags, const SwHandle *handle);
+/* Whether passthrough is used, for safewritectl; g_free. */
+char *sw_backing_text(SwOverlay *ov);
 
 /* ---- files.c */
 SwFile *sw_file_new(SwPort *port, int fd); /* takes the descriptor */

@@ -340,6 +340,7 @@ static void handle_free(SwOverlay *ov, SwHandle *handle)
     sw_file_locks_released(ov, handle);
     SwFile *shown = NULL;
     sw_mutex_lock(&ov->lock);
+    int backing = sw_backing_leave_locked(ov, handle);
     handle->node->handles = g_slist_remove(handle->node->handles, handle);
     if (!handle->node->handles)
         shown = g_steal_pointer(&handle->node->shown);
@@ -347,6 +348,7 @@ static void handle_free(SwOverlay *ov, SwHandle *handle)
     ov->appenders = g_slist_remove(ov->appenders, handle);
     sw_old_unwatch_locked(ov, handle);
     sw_mutex_unlock(&ov->lock);
+    sw_backing_close(ov, backing);
     sw_file_unref(shown);
     sw_file_unref(handle->file);
     sw_old_released(ov, &handle->held);

@@ -401,12 +401,27 @@ static int open_by_name(SwOverlay *ov, Opening *opening, SwHandle **ret_handle)
     return r;
 }
 
+/* What was kept for it cannot be served in that node; then it is led anew, which a magic link cannot follow. */
+static gboolean drop_excluded(SwOverlay *ov, const Opening *opening, SwPin *pin)
+{
+    gboolean keeps = pin->handle || pin->stage;
+    if (!keeps || !sw_backing_excludes(ov, opening->node, opening->flags, pin->handle))
+        return FALSE;
+    if (pin->handle)
+        sw_ignore(sw_overlay_release(ov, pin->handle, TRUE)); /* nothing was written */
+    else
+        sw_stage_give_up(pin->stage);
+    sw_stage_unref(pin->stage);
+    ov->port->become(ov->port, &opening->caller->cred);
+    return TRUE;
+}
+
 static int open_committed(SwOverlay *ov, Opening *opening, SwHandle **ret_handle)
 {
     const SwCaller *caller = opening->caller;
     SwNode *node = opening->node;
     SwPin pin = {0};
-    gboolean repeat = sw_pin_take_repeat(ov, caller, node, opening->flags, &pin);
+    gboolean repeat = sw_pin_take_repeat(ov, caller, node, opening->flags, &pin) && !drop_excluded(ov, opening, &pin);
     if (repeat && open_here(ov, opening, &pin, ret_handle))
         return 0;
     opening->final = repeat || sw_pin_take_walked(ov, caller);

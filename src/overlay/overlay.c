@@ -115,6 +115,8 @@ int sw_overlay_new(SwPort *port, SwControl *control, const SwConfig *config, int
     ov->max_write = 128 * 1024;
     ov->began_us = port->now_us(port);
     sw_mutex_init(&ov->lock);
+    sw_mutex_init(&ov->backing_lock);
+    ov->backing_barred = "the kernel has not been asked";
     g_queue_init(&ov->dirs);
     g_queue_init(&ov->looks);
     ov->nodes = g_hash_table_new(identity_hash, identity_equal);
@@ -289,7 +291,8 @@ void sw_overlay_free(SwOverlay *ov)
 {
     if (!ov)
         return;
-    ov->stale = NULL; /* the kernel has forgotten everything by now */
+    ov->stale = NULL; /* the kernel has forgotten everything by now, and closed all backings */
+    ov->backing_calls = (SwBackingCalls){0};
     (void)sw_append_tick(ov, G_MAXINT64 / 2);
     GPtrArray *stages = sw_pending_stages_below(ov, NULL);
     for (guint i = 0; i < stages->len; i++)
@@ -305,6 +308,7 @@ void sw_overlay_free(SwOverlay *ov)
     g_hash_table_unref(ov->pending);
     g_hash_table_unref(ov->nodes);
     g_hash_table_unref(ov->strays);
+    sw_mutex_clear(&ov->backing_lock);
     sw_mutex_clear(&ov->lock);
     g_free(ov);
 }

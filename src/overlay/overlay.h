@@ -148,6 +148,18 @@ typedef enum {
     SW_CACHE_NONE, /* nothing: the kernel does not know where an appended record goes */
 } SwCaching;
 SwCaching sw_handle_caching(const SwHandle *handle);
+/* How the kernel is to serve a handle. */
+typedef struct {
+    SwCaching caching;
+    int backing; /* an id of SwBackingCalls, 0 for none; with SW_CACHE_NONE only mappings are served by that */
+} SwManner;
+/*
+ * To be called once, before the kernel is told of a handle, with the node by which it has asked.  What it may do
+ * depends on the others that it has of that node (fs/fuse/iomode.c).  -ESTALE: this one cannot stand beside them, and
+ * is to be released.
+ */
+int sw_handle_settle(SwOverlay *overlay, SwHandle *handle, SwNode *node,
+                     SwManner *ret_manner) G_GNUC_WARN_UNUSED_RESULT;
 int sw_overlay_create(SwOverlay *overlay, const SwCaller *caller, SwNode *parent, const char *name, mode_t mode,
                       int flags, SwEntry *ret_entry, SwHandle **ret_handle) G_GNUC_WARN_UNUSED_RESULT;
 /* O_TMPFILE below `parent`: a stage without a name until it is linked. */
@@ -222,6 +234,21 @@ void sw_overlay_on_stale(SwOverlay *overlay, SwStaleFunc stale, gpointer data);
 SwNode *sw_overlay_take_stale(SwOverlay *overlay, SwHandle *handle);
 /* NULL is allowed. */
 void sw_overlay_drop_stale(SwOverlay *overlay, SwNode *node);
+
+/* ---- passthrough: files that the kernel reads by itself (docs/design.md) */
+
+typedef struct {
+    /* From now on the kernel knows the file by an id, which is returned (> 0), or -errno. */
+    int (*open)(gpointer data, int fd);
+    void (*close)(gpointer data, int id);
+    gpointer data;
+} SwBackingCalls;
+/* NULL, or what of the mount itself stands against it; static. */
+const char *sw_overlay_bars_passthrough(SwOverlay *overlay);
+/* The kernel has been asked for it, and will have agreed before the next request.  Set once, before there is one. */
+void sw_overlay_offer_passthrough(SwOverlay *overlay, const SwBackingCalls *calls);
+/* Or there is none, and `why` (static) says so. */
+void sw_overlay_refuse_passthrough(SwOverlay *overlay, const char *why);
 
 /* ---- directories */
 

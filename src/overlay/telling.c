@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
  * What the mount tells safewritectl of itself, as extended attributes of its root that are not on the source, for root
- * and the mount's user: what programs lock through it (K7), what it has counted, what is being written.
+ * and the mount's user: what programs lock through it (K7), what it has counted, what is being written, and
+ * whether the kernel reads by itself.
  */
 #include "../core/lock_line.h"
 #include "../core/stage_line.h"
@@ -111,6 +112,7 @@ static Text text_of(const char *key)
         {SW_LOCKS_XATTR, sw_file_locks_text},
         {SW_METRICS_XATTR, metrics_text},
         {SW_STAGES_XATTR, stages_text},
+        {SW_PASSTHROUGH_XATTR, sw_backing_text},
     };
     for (guint i = 0; i < G_N_ELEMENTS(told); i++)
         if (strcmp(key, told[i].key) == 0)
