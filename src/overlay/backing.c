@@ -102,6 +102,13 @@ static gboolean is_plain_reader(const SwHandle *handle)
     return handle->kind == SW_HANDLE_READ && handle->caching != SW_CACHE_NONE && !(handle->flags & O_DIRECT);
 }
 
+/* Nobody reads or maps by it.  Past the kernel's pages what is written is copied once less, and no GETXATTR comes
+ * before each write(2); of what others have read of the stage, the kernel drops what is written over. */
+static gboolean is_plain_writer(const SwHandle *handle)
+{
+    return handle->kind == SW_HANDLE_STAGED && (handle->flags & O_ACCMODE) == O_WRONLY;
+}
+
 /* Databases are opened by others for writing, who would have to do without the kernel's cache meanwhile.  And a lock
  * moves its handle to the current version (C6), which one that is passed through cannot follow. */
 static gboolean is_locked_or_through(SwOverlay *ov, SwHandle *handle)
@@ -161,6 +168,8 @@ int sw_handle_settle(SwOverlay *ov, SwHandle *handle, SwNode *node, SwManner *re
         handle->served_in = node;
     }
     *ret_manner = (SwManner){.caching = handle->caching, .backing = handle->backed ? node->backing.id : 0};
+    if (is_plain_writer(handle))
+        ret_manner->caching = SW_CACHE_NONE;
     sw_mutex_unlock(&ov->lock);
     sw_count(ov->port, SW_COUNT_PASSED, handle->passed);
     sw_backing_close(ov, id);

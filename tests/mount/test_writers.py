@@ -7,6 +7,7 @@ import time
 
 import pytest
 from harness import PYTHON, eventually, payload
+from test_metrics import grown, numbers
 
 OLD = payload("old", 20_000)
 
@@ -352,6 +353,39 @@ def test_rewrite_while_read_by_mapping(hosts):
         assert reader("m[at:at + 60000]", at=at) == data[at : at + 60_000]
     b.write("f", b"short")
     assert reader("bytes(m)") == data
+
+
+def test_a_write_is_one_message(host):
+    """What is written goes to the daemon as it is: a message for each MiB, and none that asks for attributes before."""
+    code = """
+import mmap
+data = mmap.mmap(-1, 8 << 20)
+data[:] = b'x' * len(data)
+fd = os.open('f', REPLACE)
+for at in range(0, len(data), 1 << 20):
+    write_all(fd, memoryview(data)[at:at + (1 << 20)])
+os.close(fd)
+"""
+    before = numbers(host)
+    host(code)
+    grew = grown(host, before)
+    assert grew["request_duration_seconds_count", "write"] == 8
+    assert grew["request_duration_seconds_count", "getxattr"] == 1  # of who asks for the numbers
+    assert host.read("f") == b"x" * (8 << 20)
+
+
+def test_written_and_mapped_at_once(hosts):
+    """C14, C15: two descriptors of one stage, one for writing only and one mapped: each sees what the other does."""
+    a, b = hosts
+    writer = a.worker()
+    writer("import mmap; w = os.open('f', REPLACE); write_all(w, b'a' * 10000); r = os.open('f', os.O_RDWR)")
+    writer("m = mmap.mmap(r, 10000)")
+    assert writer("m[:] == os.pread(r, 10000, 0) == b'a' * 10000")
+    writer("m[1] = ord('M'); os.pwrite(w, b'W', 3); m[5] = ord('M'); os.pwrite(w, b'WW', 9998)")
+    assert writer("m[:7], m[9997:], os.pread(r, 7, 0)") == (b"aMaWaMa", b"aWW", b"aMaWaMa")
+    assert a.error("get", "f") == b.error("get", "f") == "ENOENT"
+    writer("m.flush(); del m; os.close(w); os.close(r)")
+    assert eventually(lambda: b.read("f")[:7] == b"aMaWaMa") and b.read("f")[9997:] == b"aWW"
 
 
 def test_error_of_a_write_is_made_good(hosts):
