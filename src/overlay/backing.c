@@ -93,7 +93,8 @@ char *sw_backing_text(SwOverlay *ov)
 
 static gboolean same_file(const SwNode *node, const SwHandle *handle)
 {
-    return handle && handle->file && handle->id.ino == node->backing.of.ino && handle->id.tag == node->backing.of.tag;
+    const SwIdentity *of = &node->backing->of;
+    return handle && handle->file && handle->id.ino == of->ino && handle->id.tag == of->tag;
 }
 
 /* Reads come from the file that the node stands for, and from its page cache. */
@@ -129,7 +130,7 @@ static int open_backing(SwOverlay *ov, SwHandle *handle, SwNode *node)
     if (!ov->backing_calls.open || !is_plain_reader(handle))
         return 0;
     sw_mutex_lock(&ov->lock);
-    gboolean wanted = node->told.stamp.size >= PASSED_MIN && !node->backing.id && !node->backing.others;
+    gboolean wanted = node->told.stamp.size >= PASSED_MIN && !node->backing && !node->n_unbacked;
     sw_mutex_unlock(&ov->lock);
     if (!wanted || is_locked_or_through(ov, handle) || !is_possible(ov))
         return 0;
@@ -146,7 +147,7 @@ static int join_locked(SwHandle *handle, SwNode *node)
         return -ESTALE;
     handle->caching = handle->passed ? SW_CACHE_DROP : SW_CACHE_NONE;
     handle->backed = TRUE;
-    node->backing.handles++;
+    node->backing->handles++;
     return 0;
 }
 
@@ -154,20 +155,20 @@ int sw_handle_settle(SwOverlay *ov, SwHandle *handle, SwNode *node, SwManner *re
 {
     int r = 0, id = open_backing(ov, handle, node);
     sw_mutex_lock(&ov->lock);
-    if (id && !node->backing.id && !node->backing.others) {
-        node->backing.of = handle->id;
-        node->backing.id = id;
+    if (id && !node->backing && !node->n_unbacked) {
+        node->backing = g_new0(SwBacking, 1);
+        *node->backing = (SwBacking){.id = id, .of = handle->id};
         id = 0;
     }
-    if (node->backing.id)
+    if (node->backing)
         r = join_locked(handle, node);
     else
-        node->backing.others++;
+        node->n_unbacked++;
     if (r == 0) {
         sw_node_ref_locked(node);
         handle->served_in = node;
     }
-    *ret_manner = (SwManner){.caching = handle->caching, .backing = handle->backed ? node->backing.id : 0};
+    *ret_manner = (SwManner){.caching = handle->caching, .backing = handle->backed ? node->backing->id : 0};
     if (is_plain_writer(handle))
         ret_manner->caching = SW_CACHE_NONE;
     sw_mutex_unlock(&ov->lock);
@@ -179,14 +180,13 @@ int sw_handle_settle(SwOverlay *ov, SwHandle *handle, SwNode *node, SwManner *re
 gboolean sw_backing_excludes(SwOverlay *ov, const SwNode *node, int flags, const SwHandle *handle)
 {
     SW_HOLD(&ov->lock);
-    return node->backing.id && (flags & O_ACCMODE) == O_RDWR && !same_file(node, handle);
+    return node->backing && (flags & O_ACCMODE) == O_RDWR && !same_file(node, handle);
 }
 
 static int take_id_locked(SwNode *node)
 {
-    int id = node->backing.id;
-    node->backing.id = 0;
-    return id;
+    g_autofree SwBacking *backing = g_steal_pointer(&node->backing);
+    return backing->id;
 }
 
 int sw_backing_leave_locked(SwOverlay *ov, SwHandle *handle)
@@ -196,8 +196,8 @@ int sw_backing_leave_locked(SwOverlay *ov, SwHandle *handle)
     if (!node)
         return 0;
     if (!handle->backed)
-        node->backing.others--;
-    else if (--node->backing.handles == 0)
+        node->n_unbacked--;
+    else if (--node->backing->handles == 0)
         id = take_id_locked(node);
     sw_node_unref_locked(ov, node);
     return id;

@@ -65,12 +65,21 @@ static inline gboolean sw_stamp_equal(const SwStamp *a, const SwStamp *b)
 
 typedef struct SwListing SwListing; /* listing.c */
 
+/* What the kernel's handles of a node go by when it reads the file by itself (backing.c). */
+typedef struct {
+    int id;
+    SwIdentity of; /* the file */
+    guint handles; /* that go by it */
+} SwBacking;
+
+/* There is one for each name that the kernel has cached, which may be millions. */
 struct SwNode {
     SwIdentity id;         /* L: of the committed version, or of the stage file once it is being committed */
     gboolean listed;       /* L: in SwOverlay.nodes under `id` */
     mode_t type;           /* S_IFMT bits */
     guint64 n_lookup;      /* L: the kernel's count */
     guint refs;            /* L: names of children, handles, stages, pins */
+    guint hidden_links;    /* L: of ours, made to keep it while it is replaced */
     SwName *names;         /* L */
     SwStage *stage;        /* L: counted; set while this is a version not committed */
     GSList *handles;       /* L: of SwHandle, open ones */
@@ -78,15 +87,16 @@ struct SwNode {
     GList dir_link;        /* L: in SwOverlay.dirs */
     SwListing *listing;    /* L: of a directory that was listed */
     guint in_place_writes; /* L: under way now */
-    gboolean stale;        /* L: what the kernel has cached of it is to be dropped when those are over */
-    gboolean lingering;    /* L: committed, but handles are open that may write again: nobody else is led here */
+    guint stale : 1;       /* L: what the kernel has cached of it is to be dropped when those are over */
+    guint lingering : 1;   /* L: committed, but handles are open that may write again: nobody else is led here */
+    guint replaced : 1;    /* L: whatever links it has are in old/ */
+    guint grows : 1;       /* L: its size was seen to change: the kernel may not believe it for any time (C2) */
     gint64 name_until_us;  /* L: until when the kernel may believe a name of it */
     gint64 moving_us;      /* L: when a thread was told to look for it once more before it renames it; 0: none was */
     pid_t moving_tid;      /* L: that one */
+    guint n_unbacked;      /* L: handles that the kernel has of it, and that do not go by `backing` */
+    SwBacking *backing;    /* L: owned; while the kernel has handles of it that do, else NULL */
     gint64 asked_us;       /* L: when the server was last asked about it; on a network file system */
-    guint hidden_links;    /* L: of ours, made to keep it while it is replaced */
-    gboolean replaced;     /* L: whatever links it has are in old/ */
-    gboolean grows;        /* L: its size was seen to change: the kernel may not believe it for any time (C2) */
     /* L: what the kernel was told last: the inode number is what shows in /proc, the rest is what its cached pages and
      * size go by, which it believes until `until_us`. */
     struct {
@@ -96,19 +106,12 @@ struct SwNode {
         mode_t mode; /* 0: never told */
         uid_t uid;
         gid_t gid;
+        guint staged : 1; /* it had a stage then */
+        guint since : 1;  /* since the last handle left a file for another one (sw_node_left_locked) */
         nlink_t nlink;
         struct timespec atime;
         gint64 until_us;
-        gboolean staged; /* it had a stage then */
-        gboolean since;  /* since the last handle left a file for another one (sw_node_left_locked) */
     } told;
-    /* L: what the kernel's handles of it go by when it reads the file by itself (backing.c) */
-    struct {
-        int id;        /* 0: there is none */
-        SwIdentity of; /* the file */
-        guint handles; /* that go by it */
-        guint others;  /* that do not */
-    } backing;
     SwFile *shown;     /* L: counted; the file that has the number told, where no handle has it open any more */
     SwStamp read_as;   /* L: on a network file system: what this machine has cached is at least as new */
     off_t appended_to; /* L: where the last record ended that this host appended */
