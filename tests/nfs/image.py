@@ -163,11 +163,11 @@ def keep_modules(root, release, work):
     write(work + "/modules/order", "\n".join(names) + "\n")
 
 
-def make_initramfs(modules, target):
+def make_initramfs(modules, target, script=INITRAMFS):
     """With the first process and the agent, so that changing them does not change the disk."""
     work = target + ".tree"
     shutil.copytree(modules, work, symlinks=True)
-    write(work + "/init", INITRAMFS, 0o755)
+    write(work + "/init", script, 0o755)
     shutil.copy(HERE + "/init", work + "/rig-init")
     output("cc", "-O2", "-static", "-D_GNU_SOURCE", "-o", work + "/rig-agent", HERE + "/agent.c")
     with open(target, "wb") as f:

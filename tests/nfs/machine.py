@@ -93,18 +93,20 @@ class Machine:
         said = self.said
         kernel, initramfs = said["kernel"]
         words = ["console=ttyS0 quiet panic=-1 rig.name=%s rig.address=%s rig.role=%s rig.service=%s rig.lease=%d" % (
-            self.name, said["address"], said["role"], said["service"], said["lease"])]
+            self.name, said["address"], said["role"], said["service"], said["lease"]), *said.get("words", ())]
         # What a machine has written is in this kernel's cache, and outlives its QEMU: nobody need wait for a real disk.
         drive = "if=virtio,format=raw,cache=unsafe,file=%s%s"
         disks = [drive % (said["root"], ",readonly=on")] + [drive % (path, "") for path in said["disks"]]
         command = ["qemu-system-x86_64", "-accel", "tcg", "-cpu", "max,cx16=off", "-m", str(said["memory"]), "-smp", "1",
-                   "-nographic", "-no-reboot", "-kernel", kernel, "-initrd", initramfs, "-append", " ".join(words),
+                   "-nographic", "-kernel", kernel, "-initrd", initramfs, "-append", " ".join(words),
                    "-rtc", "base=" + said["clock"], "-serial", "file:" + self.path("console"), "-monitor", "none",
                    "-qmp", "unix:%s,server=on,wait=off" % self.path("qmp"), "-pidfile", self.path("pid"),
                    "-netdev", "stream,id=lan,server=off,addr.type=unix,addr.path=%s/lan-%s" % (self.directory, self.name),
                    "-device", "virtio-net-pci,netdev=lan,mac=52:54:00:77:00:%02x" % int(said["address"].split(".")[-1]),
                    "-netdev", "user,id=out,restrict=on,hostfwd=tcp:127.0.0.1:%d-:7" % said["port"],
                    "-device", "virtio-net-pci,netdev=out,mac=52:54:00:78:00:%02x" % int(said["address"].split(".")[-1])]
+        if not said.get("reboots"):
+            command += ["-no-reboot"]
         for text in disks:
             command += ["-drive", text]
         with open(self.path("qemu"), "ab") as log:
@@ -337,6 +339,26 @@ def payload(build, directory):
     shutil.rmtree(tree)
 
 
+def start_switch(directory, names):
+    """The network of these machines."""
+    with open(directory + "/switch.log", "wb") as log:
+        switch = subprocess.Popen([sys.executable, HERE + "/switch.py", directory, *names], stdout=log, stderr=log,
+                                  start_new_session=True)
+    with open(directory + "/switch.pid", "w", encoding="ascii") as f:
+        f.write(str(switch.pid))
+    while not os.path.exists(directory + "/switch"):
+        time.sleep(0.01)
+
+
+def describe(directory, number, name, **said):
+    """Writes down what a machine is: `said` has kernel, root, disks, lease, service, clock; further `words` for the
+    kernel's command line, and `reboots` if a reboot is not to end it."""
+    said = {"address": "10.77.0.%d" % (number + 1), "role": "client" if number else "server", "port": free_port(), "memory": 768,
+            **said}
+    with open("%s/%s.json" % (directory, name), "w", encoding="ascii") as f:
+        json.dump(said, f)
+
+
 def start(directory, base, build, clients=2, kernel=None, lease=20, clocks=(), service=None, say=print):
     """A rig that is up: a server and so many clients.  `lease` is NFSv4's, in seconds; `clocks` are dates that the
     clients' clocks begin with; `service` is one of SERVICES."""
@@ -346,23 +368,14 @@ def start(directory, base, build, clients=2, kernel=None, lease=20, clocks=(), s
     made = image.prepare(base, say)
     os.makedirs(directory)
     names = ["server"] + ["client%d" % (i + 1) for i in range(clients)]
-    with open(directory + "/switch.log", "wb") as log:
-        switch = subprocess.Popen([sys.executable, HERE + "/switch.py", directory, *names], stdout=log, stderr=log,
-                                  start_new_session=True)
-    with open(directory + "/switch.pid", "w", encoding="ascii") as f:
-        f.write(str(switch.pid))
+    start_switch(directory, names)
     make_disk(directory + "/export.ext4", 2048)
     payload(build, directory)
-    while not os.path.exists(directory + "/switch"):
-        time.sleep(0.01)
     for number, name in enumerate(names):
         server = name == "server"
         disks = [directory + "/payload.ext4" + ",readonly=on"] + ([directory + "/export.ext4"] if server else [])
-        said = {"address": "10.77.0.%d" % (number + 1), "role": "server" if server else "client", "lease": lease, "service": service,
-                "port": free_port(), "memory": 768, "kernel": made.kernel(directory, kernel), "root": made.root, "disks": disks,
-                "clock": clocks[number - 1] if 0 < number <= len(clocks) else "utc"}
-        with open("%s/%s.json" % (directory, name), "w", encoding="ascii") as f:
-            json.dump(said, f)
+        describe(directory, number, name, lease=lease, service=service, kernel=made.kernel(directory, kernel), root=made.root,
+                 disks=disks, clock=clocks[number - 1] if 0 < number <= len(clocks) else "utc")
     rig = Rig(directory)
     for machine in rig.machines.values():
         machine.start()
