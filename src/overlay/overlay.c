@@ -243,13 +243,22 @@ gint64 sw_overlay_tick(SwOverlay *ov, SwMayWait may_wait, gpointer data)
     return MIN(next, sw_pending_cool(ov, now));
 }
 
+/* A descriptor outlives the mount, and whoever has one may not be done. */
+static gboolean is_held(SwStage *stage)
+{
+    SwFlusher nobody;
+    SwEvidence evidence;
+    sw_evidence_gather(stage, -1, &nobody, &evidence);
+    return evidence.n_holders > 0;
+}
+
 /* The mount is gone.  A stage that all its holders have closed is committed: its RELEASE may have been lost with the
  * connection.  What was still open, and what has a private name, goes to salvage. */
 static void end_stage(SwOverlay *ov, SwStage *stage)
 {
     sw_mutex_lock(&stage->lock);
     const SwFlusher nobody = {0};
-    if (stage->state == SW_STAGE_OPEN && stage->trial.flushed && !stage->everyone)
+    if (stage->state == SW_STAGE_OPEN && stage->trial.flushed && !stage->everyone && !is_held(stage))
         sw_ignore(sw_stage_execute(stage, sw_trial_last_release(&stage->trial, &nobody), TRUE));
     if (stage->state == SW_STAGE_OPEN)
         sw_stage_discard(stage, "unmounted", ENOTCONN);

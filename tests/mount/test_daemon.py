@@ -204,6 +204,18 @@ def test_signals_to_the_daemon(lab, source, number):
     assert writer("error(os.write, fd, b'x')") is not None
 
 
+def test_a_shell_that_goes_on_has_not_closed(lab, source):
+    """C3: bash opens, dups and closes a copy; what it has open when the daemon is ended was not closed, and is in salvage."""
+    host = lab.host(source, "alpha")
+    shell = host.popen("exec 3>busy; echo part >&3; echo ready; sleep 1000", stdout=subprocess.PIPE, text=True)
+    assert shell.stdout.readline() == "ready\n"
+    host.gone = True
+    host.daemon.end(signal.SIGTERM)
+    assert host.daemon.wait(timeout=10) == 0
+    assert sorted(os.listdir(source)) == [".safewritefs"]
+    assert lab.salvaged(source, "busy") == [b"part\n"]
+
+
 def test_unmount_commits_what_was_closed(lab, source):
     """Clean unmount commits nothing wrongly: closed is there, killed is not."""
     host = lab.host(source, "alpha")
