@@ -16,6 +16,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/sysmacros.h>
+#include <unistd.h>
 
 #define FDS_MAX 200 /* about a millisecond of looking; a larger table is not worth the wait of a close(2) */
 
@@ -126,10 +127,9 @@ static void judge(Scan *scan, int fd, const SwProcFdinfo *info)
 /* 1: `ret_info` is what is known of a descriptor that can write; 0: it cannot. */
 static int look_at(Scan *scan, int fd, SwProcFdinfo *ret_info)
 {
-    sw_autofd int info_fd = -1;
     struct stat st;
     char name[16];
-    int r;
+    int info_fd, r;
 
     (void)snprintf(name, sizeof name, "%d", fd);
     if (fstatat(scan->fds, name, &st, AT_SYMLINK_NOFOLLOW) < 0)
@@ -140,10 +140,10 @@ static int look_at(Scan *scan, int fd, SwProcFdinfo *ret_info)
     if (info_fd < 0)
         return -errno;
     r = sw_proc_parse_fdinfo(info_fd, ret_info);
-    if (r == 0 && scan->kept) {
+    if (r == 0 && scan->kept)
         sw_kept_set_info(scan->kept, fd, info_fd);
-        info_fd = -1;
-    }
+    else
+        (void)close(info_fd);
     return r < 0 ? r : 1;
 }
 
@@ -243,9 +243,9 @@ static gboolean try_kept(SwProc *proc, pid_t tgid, Scan *scan, int *ret_r)
     return FALSE;
 }
 
-static int scan_process(SwProc *proc, pid_t tgid, Scan *scan)
+/* `base` is the caller's, for as long as he uses `scan`. */
+static int scan_process(SwProc *proc, pid_t tgid, char base[SW_PROC_BASE_SIZE], Scan *scan)
 {
-    char base[SW_PROC_BASE_SIZE];
     int r;
 
     sw_proc_base(base, tgid);
@@ -272,6 +272,7 @@ int sw_proc_holdings(SwPort *port, pid_t tgid, dev_t dev, ino_t ino, SwHoldings 
 {
     SwProc *proc = sw_posix_proc(port);
     Scan scan = {.proc = proc, .dev = dev, .ino = ino, .found = {.only_fd = -1, .complete = TRUE}};
+    char base[SW_PROC_BASE_SIZE];
     SwCredSaved saved;
     int r = -EINVAL;
 
@@ -279,7 +280,7 @@ int sw_proc_holdings(SwPort *port, pid_t tgid, dev_t dev, ino_t ino, SwHoldings 
     if (proc->fd >= 0 && tgid > 0)
         r = sw_cred_suspend(&saved);
     if (r == 0) {
-        r = scan_process(proc, tgid, &scan);
+        r = scan_process(proc, tgid, base, &scan);
         sw_cred_resume(&saved);
     }
     if (r < 0) {

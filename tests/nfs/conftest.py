@@ -53,6 +53,8 @@ def lab(request, rig):
 NOT_FOR_USERS = {
     "killed_owner": "a kernel before 6.6 does not tell an ordinary user's daemon how processes end",
     "script_inherits": "a kernel before 6.6 does not tell an ordinary user's daemon how processes end",
+    "dead_winner": "the kernel shows an ordinary user's daemon too little to be sure that a close is the last",
+    "right_after_waking": "the kernel shows an ordinary user's daemon too little to be sure that a close is the last",
     "leave_no_gap": "the kernel lets no ordinary user's daemon mount the export a second time",
     "delegation_of": "the kernel lets no ordinary user's daemon mount the export a second time",
 }
