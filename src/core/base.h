@@ -39,6 +39,15 @@ static inline gboolean sw_mutex_trylock(SwMutex *mutex)
     return pthread_mutex_trylock(mutex) == 0;
 }
 
+/* Could it be had just now?  It is not taken. */
+static inline gboolean sw_mutex_is_free(SwMutex *mutex)
+{
+    if (!sw_mutex_trylock(mutex))
+        return FALSE;
+    sw_mutex_unlock(mutex);
+    return TRUE;
+}
+
 static inline void sw_mutex_release_(SwMutex **mutex)
 {
     pthread_mutex_unlock(*mutex);

@@ -612,10 +612,7 @@ void sw_locks_tick(SwOverlay *ov, gint64 now)
 
 gboolean sw_locks_table_is_free(SwLocks *locks)
 {
-    if (!sw_mutex_trylock(&locks->lock))
-        return FALSE;
-    sw_mutex_unlock(&locks->lock);
-    return TRUE;
+    return sw_mutex_is_free(&locks->lock);
 }
 
 SwLocks *sw_locks_new(SwOverlay *ov)

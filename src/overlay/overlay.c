@@ -158,17 +158,9 @@ void sw_overlay_set_max_write(SwOverlay *ov, gsize max_write)
     __atomic_store_n(&ov->max_write, max_write, __ATOMIC_RELAXED);
 }
 
-static gboolean is_free(SwMutex *mutex)
-{
-    if (!sw_mutex_trylock(mutex))
-        return FALSE;
-    sw_mutex_unlock(mutex);
-    return TRUE;
-}
-
 gboolean sw_overlay_tables_are_free(SwOverlay *ov)
 {
-    return is_free(&ov->lock) && is_free(&ov->file_locks->lock) && sw_locks_table_is_free(ov->locks);
+    return sw_mutex_is_free(&ov->lock) && sw_mutex_is_free(&ov->file_locks->lock) && sw_locks_table_is_free(ov->locks);
 }
 
 SwNode *sw_overlay_root(SwOverlay *ov)
