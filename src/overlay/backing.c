@@ -156,7 +156,7 @@ int sw_handle_settle(SwOverlay *ov, SwHandle *handle, SwNode *node, SwManner *re
     int r = 0, id = open_backing(ov, handle, node);
     sw_mutex_lock(&ov->lock);
     if (id && !node->backing && !node->n_unbacked) {
-        node->backing = g_new0(SwBacking, 1);
+        node->backing = g_new(SwBacking, 1);
         *node->backing = (SwBacking){.id = id, .of = handle->id};
         id = 0;
     }

@@ -139,16 +139,13 @@ static int lookup_pinned(SwOverlay *ov, SwNode *node, SwFile *file, SwEntry *ret
 {
     SwEntry entry = {.node = node};
     sw_mutex_lock(&ov->lock);
-    SwStage *stage = node->stage ? sw_stage_ref(node->stage) : NULL;
+    g_autoptr(SwStage) stage = node->stage ? sw_stage_ref(node->stage) : NULL;
     sw_mutex_unlock(&ov->lock);
-    int r = -ESTALE; /* decided already: an ordinary look-up tells the same node */
     if (stage)
-        entry.attr_us = sw_stage_attr_us(stage);
-    if (stage)
-        r = sw_stage_stat(stage, &entry.st);
-    else if (file)
-        r = ov->port->statat(ov->port, file->fd, "", &entry.st);
-    sw_stage_unref(stage);
+        return sw_entry_of_stage(stage, ret_entry);
+    if (!file)
+        return -ESTALE; /* decided already: an ordinary look-up tells the same node */
+    int r = ov->port->statat(ov->port, file->fd, "", &entry.st);
     if (r < 0)
         return r;
     *ret_entry = entry;
