@@ -130,6 +130,15 @@ const SwOptionSpec *sw_option_find(const char *name)
     return NULL;
 }
 
+const SwOptionSpec *sw_option_of_token(const char *token, const char **ret_value)
+{
+    gsize length = strcspn(token, "=");
+    g_autofree char *name = g_strndup(token, length);
+
+    *ret_value = token[length] ? token + length + 1 : NULL;
+    return sw_option_find(name);
+}
+
 gboolean sw_option_is_setting(const SwOptionSpec *spec)
 {
     switch (spec->kind) {

@@ -45,6 +45,8 @@ typedef struct {
 const SwOptionSpec *sw_option_table(void);
 /* The option of that name, or NULL. */
 const SwOptionSpec *sw_option_find(const char *name);
+/* The same of "NAME=VALUE" or "NAME"; *ret_value is within `token`, or NULL where it has none. */
+const SwOptionSpec *sw_option_of_token(const char *token, const char **ret_value);
 /* May it stand in the configuration file? */
 gboolean sw_option_is_setting(const SwOptionSpec *spec);
 

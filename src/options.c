@@ -250,10 +250,9 @@ static int apply_option(SwOptions *options, const SwOptionSpec *spec, const char
 
 static int apply_token(SwOptions *options, const char *token, gboolean sloppy, char **ret_why)
 {
-    const char *equals = strchr(token, '=');
-    const char *value = equals ? equals + 1 : NULL;
-    g_autofree char *name = equals ? g_strndup(token, equals - token) : g_strdup(token);
-    const SwOptionSpec *spec = sw_option_find(name);
+    g_autofree char *name = g_strndup(token, strcspn(token, "="));
+    const char *value;
+    const SwOptionSpec *spec = sw_option_of_token(token, &value);
     int r;
 
     if (!spec && sloppy) {

@@ -18,16 +18,6 @@ static int refuse(char **ret_why, char *why)
     return -EINVAL;
 }
 
-/* "attr-cache=0" is the option of that name, with a value or NULL. */
-static const SwOptionSpec *spec_of(const char *token, const char **ret_value)
-{
-    const char *equals = strchr(token, '=');
-    g_autofree char *name = equals ? g_strndup(token, equals - token) : g_strdup(token);
-
-    *ret_value = equals ? equals + 1 : NULL;
-    return sw_option_find(name);
-}
-
 /* ---- the daemon's part */
 
 static gboolean was_given(const GPtrArray *given, const char *token)
@@ -57,7 +47,7 @@ static int set_field(const SwOptionSpec *spec, const char *value, SwConfig *conf
 static int set_option(const SwOptions *options, const char *token, SwConfig *config, char **ret_why)
 {
     const char *value;
-    const SwOptionSpec *spec = spec_of(token, &value);
+    const SwOptionSpec *spec = sw_option_of_token(token, &value);
 
     if (!spec)
         return refuse(ret_why, g_strdup_printf("unknown option '%s'", token));
@@ -106,7 +96,7 @@ void sw_remount_flags(SwOptions *options, const GPtrArray *tokens)
 {
     for (guint i = 0; i < tokens->len; i++) {
         const char *token = tokens->pdata[i], *value;
-        const SwOptionSpec *spec = spec_of(token, &value);
+        const SwOptionSpec *spec = sw_option_of_token(token, &value);
 
         if (spec && spec->kind == SW_OPTION_FLAG)
             sw_options_add_flag(options, token);
