@@ -169,12 +169,22 @@ int sw_server_new(const SwServerSetup *setup, SwServer **ret_server, char **ret_
     return 0;
 }
 
-/* Its request may be among those that no reader has come to yet, or is being served. */
+/* Of one tick: whether there are requests that no reader has come to yet is asked once, if anybody wants to know. */
+typedef struct {
+    SwServer *server;
+    gboolean asked, unread;
+} Unanswered;
+
+/* Its request may be among those, or is being served. */
 static gboolean may_wait(gpointer data, pid_t tid)
 {
-    SwServer *server = data;
-    struct pollfd device = {.fd = fuse_session_fd(server->session), .events = POLLIN};
-    return (poll(&device, 1, 0) == 1 && (device.revents & POLLIN)) || sw_serving_has(server->serving, tid);
+    Unanswered *of = data;
+    if (!of->asked) {
+        struct pollfd device = {.fd = fuse_session_fd(of->server->session), .events = POLLIN};
+        of->unread = poll(&device, 1, 0) == 1 && (device.revents & POLLIN);
+        of->asked = TRUE;
+    }
+    return of->unread || sw_serving_has(of->server->serving, tid);
 }
 
 static void *ticker(void *data)
@@ -182,7 +192,8 @@ static void *ticker(void *data)
     SwServer *server = data;
     gint64 trimmed = server->port->now_us(server->port);
     while (!g_atomic_int_get(&server->stop)) {
-        gint64 next = sw_overlay_tick(server->overlay, may_wait, server);
+        Unanswered unanswered = {.server = server};
+        gint64 next = sw_overlay_tick(server->overlay, may_wait, &unanswered);
         gint64 now = server->port->now_us(server->port);
         if (now - trimmed >= TRIM_EVERY_US) {
             malloc_trim(0);
