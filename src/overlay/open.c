@@ -58,11 +58,6 @@ void sw_handle_opened_as(SwOverlay *ov, SwHandle *handle, SwNode *parent, const 
     sw_mutex_unlock(&ov->lock);
 }
 
-SwCaching sw_handle_caching(const SwHandle *handle)
-{
-    return handle->caching;
-}
-
 SwHandle *sw_handle_new_staged(SwOverlay *ov, const SwCaller *caller, SwNode *node, SwStage *stage, int flags)
 {
     sw_stage_join(stage, caller, flags);

@@ -147,7 +147,6 @@ typedef enum {
     SW_CACHE_KEEP, /* what was cached is still true */
     SW_CACHE_NONE, /* nothing: the kernel does not know where an appended record goes */
 } SwCaching;
-SwCaching sw_handle_caching(const SwHandle *handle);
 /* How the kernel is to serve a handle. */
 typedef struct {
     SwCaching caching;

@@ -219,7 +219,7 @@ void sim_exit(SimHost *host, SimProcess *process, int status)
     process->gone = TRUE;
 }
 
-static SwCaller caller_of(const SimProcess *process)
+SwCaller sim_caller(const SimProcess *process)
 {
     return (SwCaller){.cred = {.uid = geteuid(), .gid = getegid()}, .tid = process->pid, .umask = 022};
 }
@@ -334,7 +334,7 @@ static int look_up(SimHost *host, const SwCaller *caller, const char *name, gboo
 
 static int create(SimHost *host, SimProcess *process, const char *name, int flags)
 {
-    SwCaller caller = caller_of(process);
+    SwCaller caller = sim_caller(process);
     SwHandle *handle = NULL;
     SwEntry entry;
     int r =
@@ -348,7 +348,7 @@ static int create(SimHost *host, SimProcess *process, const char *name, int flag
 
 static int open_once(SimHost *host, SimProcess *process, const char *name, int flags, gboolean again)
 {
-    SwCaller caller = caller_of(process);
+    SwCaller caller = sim_caller(process);
     SwHandle *handle = NULL;
     Cached cached;
     int r = look_up(host, &caller, name, again, &cached);
@@ -380,7 +380,7 @@ int sim_open(SimHost *host, SimProcess *process, const char *name, int flags)
 
 int sim_rename(SimHost *host, SimProcess *process, const char *from, const char *to)
 {
-    SwCaller caller = caller_of(process);
+    SwCaller caller = sim_caller(process);
     SwNode *root = sw_overlay_root(host->overlay);
     Cached found, *cached, *moved;
     int r = -ESTALE;
@@ -407,7 +407,7 @@ int sim_rename(SimHost *host, SimProcess *process, const char *from, const char 
 
 int sim_unlink(SimHost *host, SimProcess *process, const char *name)
 {
-    SwCaller caller = caller_of(process);
+    SwCaller caller = sim_caller(process);
     Cached cached;
     int r = look_up(host, &caller, name, FALSE, &cached);
 
@@ -427,7 +427,7 @@ static int made(SimHost *host, const char *name, int r, const SwEntry *entry)
 
 int sim_mkdir(SimHost *host, SimProcess *process, const char *name)
 {
-    SwCaller caller = caller_of(process);
+    SwCaller caller = sim_caller(process);
     SwEntry entry;
     int r = sw_overlay_mkdir(host->overlay, &caller, sw_overlay_root(host->overlay), name, 0777, &entry);
 
@@ -436,7 +436,7 @@ int sim_mkdir(SimHost *host, SimProcess *process, const char *name)
 
 int sim_symlink(SimHost *host, SimProcess *process, const char *target, const char *name)
 {
-    SwCaller caller = caller_of(process);
+    SwCaller caller = sim_caller(process);
     SwEntry entry;
     int r = sw_overlay_symlink(host->overlay, &caller, target, sw_overlay_root(host->overlay), name, &entry);
 
@@ -445,7 +445,7 @@ int sim_symlink(SimHost *host, SimProcess *process, const char *target, const ch
 
 int sim_link(SimHost *host, SimProcess *process, const char *from, const char *to)
 {
-    SwCaller caller = caller_of(process);
+    SwCaller caller = sim_caller(process);
     SwNode *root = sw_overlay_root(host->overlay);
     SwEntry entry;
     Cached cached;
@@ -458,7 +458,7 @@ int sim_link(SimHost *host, SimProcess *process, const char *from, const char *t
 
 int sim_rmdir(SimHost *host, SimProcess *process, const char *name)
 {
-    SwCaller caller = caller_of(process);
+    SwCaller caller = sim_caller(process);
     int r = sw_overlay_rmdir(host->overlay, &caller, sw_overlay_root(host->overlay), name);
 
     if (r == 0)
@@ -470,7 +470,7 @@ int sim_rmdir(SimHost *host, SimProcess *process, const char *name)
 
 static ssize_t write_at(SimHost *host, SimProcess *process, File *file, const char *text, size_t size, off_t offset)
 {
-    SwCaller caller = caller_of(process);
+    SwCaller caller = sim_caller(process);
 
     return answer(host, sw_overlay_write(host->overlay, &caller, file->handle, text, size, offset,
                                          (file->flags & O_APPEND) != 0, FALSE, TRUE));
@@ -516,7 +516,7 @@ int sim_read(SimHost *host, int fd, SimProcess *process, char **ret_text)
 
 int sim_fsync(SimHost *host, SimProcess *process, int fd)
 {
-    SwCaller caller = caller_of(process);
+    SwCaller caller = sim_caller(process);
     File *file = descriptor(process, fd)->file;
 
     return (int)answer(host, sw_overlay_fsync(host->overlay, &caller, file->handle, FALSE, TRUE));
@@ -524,7 +524,7 @@ int sim_fsync(SimHost *host, SimProcess *process, int fd)
 
 int sim_flock(SimHost *host, SimProcess *process, int fd, SwRangeMode mode)
 {
-    SwCaller caller = caller_of(process);
+    SwCaller caller = sim_caller(process);
     File *file = descriptor(process, fd)->file;
     SwFileLock lock = {.flock = TRUE, .mode = mode, .end = SW_RANGE_END, .owner = (guint64)(uintptr_t)file};
 
@@ -533,7 +533,7 @@ int sim_flock(SimHost *host, SimProcess *process, int fd, SwRangeMode mode)
 
 int sim_close(SimHost *host, SimProcess *process, int fd)
 {
-    SwCaller caller = caller_of(process);
+    SwCaller caller = sim_caller(process);
     SimDescriptor *closing = descriptor(process, fd);
     File *file = closing->file;
     int r;

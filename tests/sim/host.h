@@ -55,6 +55,8 @@ gboolean sim_host_is_dead(const SimHost *host);
 void sim_host_free(SimHost *host);
 
 SimProcess *sim_program(SimHost *host);
+/* As whom its only thread calls. */
+SwCaller sim_caller(const SimProcess *process);
 SimProcess *sim_fork(SimHost *host, SimProcess *parent);
 /* `status` as wait(2) shows it: a signal, or an exit code << 8. */
 void sim_exit(SimHost *host, SimProcess *process, int status);

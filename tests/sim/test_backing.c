@@ -73,8 +73,7 @@ static void kernel_init(Kernel *k)
     k->overlay = k->host->overlay;
     sw_overlay_offer_passthrough(k->overlay, &calls);
     put_file(k, "old");
-    k->caller = (SwCaller){.cred = {.uid = geteuid(), .gid = getegid()}, .umask = 022};
-    k->caller.tid = sim_program(k->host)->pid;
+    k->caller = sim_caller(sim_program(k->host));
     k->node = look_up(k);
 }
 

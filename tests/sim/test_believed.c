@@ -27,11 +27,6 @@ typedef struct {
     SwStale what;
 } Believer;
 
-static SwCaller caller_for(SimProcess *process)
-{
-    return (SwCaller){.cred = {.uid = geteuid(), .gid = getegid()}, .umask = 022, .tid = process->pid};
-}
-
 static void note_stale(gpointer data, SwNode *node, SwStale what)
 {
     Believer *b = data;
@@ -46,8 +41,8 @@ static void believer_init(Believer *b)
     b->host = sim_host_mounted(b->sim, 1);
     sim_disk_put(b->sim, OLD, "as it was");
     b->overlay = b->host->overlay;
-    b->caller = caller_for(sim_program(b->host));
-    b->stranger = caller_for(sim_program(b->host));
+    b->caller = sim_caller(sim_program(b->host));
+    b->stranger = sim_caller(sim_program(b->host));
     b->believes_us = b->host->config.attr_cache_us;
     sw_overlay_on_stale(b->overlay, note_stale, b);
 }

@@ -27,8 +27,7 @@ static void lister_init(Lister *l)
     *l = (Lister){.sim = sim_new(1)};
     l->host = sim_host_mounted(l->sim, 1);
     l->overlay = l->host->overlay;
-    l->caller = (SwCaller){.cred = {.uid = geteuid(), .gid = getegid()}, .umask = 022};
-    l->caller.tid = sim_program(l->host)->pid;
+    l->caller = sim_caller(sim_program(l->host));
     sim_disk_put(l->sim, "one", "1");
     sim_host_tick(l->host, LONG);
 }
