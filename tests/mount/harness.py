@@ -327,6 +327,10 @@ class Host:
         self.daemon.end(signal.SIGKILL)
         self.daemon.wait(timeout=20 * SLOWNESS)
 
+    def resident(self):
+        """KiB of memory that the daemon has."""
+        return int(re.search(r"VmRSS:\s+(\d+)", read_text("/proc/%d/status" % self.daemon.target)).group(1))
+
     def daemon_stands_still(self):
         tasks = glob.glob("/proc/%d/task/*/status" % self.daemon.target)
         return all("State:\tT" in read_text(task) for task in tasks)

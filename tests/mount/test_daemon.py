@@ -247,17 +247,12 @@ def test_no_growth(host):
     """20,000 small writes: the daemon's memory and descriptors stay where they are."""
     host("for i in range(2000): put('f%d' % (i % 50), b'x' * 100)")
     eventually(lambda: False, 0.3)
-    status = "/proc/%d/status" % host.daemon.target
-
-    def resident():
-        return int(re.search(r"VmRSS:\s+(\d+)", read_text(status)).group(1))
-
-    before, open_before = resident(), len(os.listdir("/proc/%d/fd" % host.daemon.target))
+    before, open_before = host.resident(), len(os.listdir("/proc/%d/fd" % host.daemon.target))
     worker = host.worker()
     worker.start("for i in range(8000): put('f%d' % (i % 50), b'x' * 100); get('f%d' % (i % 50))")
     worker.finish(100)
     assert eventually(lambda: len(os.listdir("/proc/%d/fd" % host.daemon.target)) <= open_before + 5)
-    assert resident() < before * 1.3 + 4000
+    assert host.resident() < before * 1.3 + 4000
 
 
 def test_callers_of_other_users(lab):

@@ -2,7 +2,6 @@
 """C13, C25: directories, descriptors and files far beyond the usual, on a source in memory."""
 
 import os
-import re
 import resource
 import subprocess
 
@@ -20,11 +19,6 @@ def roomy_host(lab):
     subprocess.run(["mount", "-t", "tmpfs", "-o", "nr_inodes=3m,mode=755", "roomy", path], check=True)
     lab.mounts.append(path)
     return lab.host(path, "alpha")
-
-
-def resident(host):
-    """Bytes of memory that the daemon has."""
-    return int(re.search(r"VmRSS:\s+(\d+)", read_text("/proc/%d/status" % host.daemon.target)).group(1)) << 10
 
 
 def fill(directory, count):
@@ -47,18 +41,18 @@ def test_a_million_names(roomy):
 @pytest.mark.skipif("sanitize" in read_text(BUILD + "/build.ninja"), reason="a sanitizer's memory is no measure of ours")
 def test_memory_of_a_walk(roomy):
     """400 bytes for each name that the kernel has cached, and they go back when it forgets them."""
-    count, start = 200000, resident(roomy)
+    count, start = 200000, roomy.resident() << 10
     fill(roomy.source + "/d", count)
     roomy.run("find d -size +0", timeout=120)
-    walked = resident(roomy) - start
+    walked = (roomy.resident() << 10) - start
     assert 100 * count < walked <= 400 * count, walked / count
 
     def forgotten():
         with open("/proc/sys/vm/drop_caches", "w", encoding="ascii") as f:
             f.write("2")
-        return resident(roomy) - start < walked / 4
+        return (roomy.resident() << 10) - start < walked / 4
 
-    assert eventually(forgotten, 60), (resident(roomy) - start) / count
+    assert eventually(forgotten, 60), ((roomy.resident() << 10) - start) / count
 
 
 @pytest.mark.limit(180)

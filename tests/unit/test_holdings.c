@@ -2,29 +2,15 @@
 
 /* Which descriptors and mappings of one file the real port sees other processes hold. */
 
-#include "../../src/port/port.h"
-#include "child.h"
+#include "held_file.h"
 
 #include <linux/io_uring.h>
 #include <pthread.h>
 #include <sched.h>
 #include <signal.h>
-#include <stdlib.h>
 #include <sys/fsuid.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
-
-static SwPort *port;
-static struct stat file; /* the inode looked for */
-static char file_path[] = "/tmp/sw-holdings-XXXXXX";
-
-static SwHoldings holdings_of(pid_t pid)
-{
-    SwHoldings holdings;
-
-    assert_int_equal(port->holdings(port, pid, file.st_dev, file.st_ino, &holdings), 0);
-    return holdings;
-}
 
 /* ---- holdings */
 
@@ -440,24 +426,6 @@ static void a_busy_machine_is_waited_for(void **state)
     assert_int_equal(r, 0);
 }
 
-static int group_set_up(void **state)
-{
-    int fd = mkstemp(file_path);
-
-    assert_true(fd >= 0);
-    assert_int_equal(ftruncate(fd, 4096), 0);
-    assert_int_equal(fstat(fd, &file), 0);
-    (void)close(fd);
-    port = sw_port_posix_new();
-    return 0;
-}
-
-static int group_tear_down(void **state)
-{
-    sw_port_free(port);
-    return unlink(file_path);
-}
-
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -476,5 +444,5 @@ int main(void)
         cmocka_unit_test(a_busy_machine_is_waited_for),
     };
 
-    return cmocka_run_group_tests(tests, group_set_up, group_tear_down);
+    return cmocka_run_group_tests(tests, held_file_set_up, held_file_tear_down);
 }

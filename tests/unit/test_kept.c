@@ -2,29 +2,15 @@
 
 /* What the real port keeps open of processes is asked again and again, and tells what is true then (C3). */
 
-#include "../../src/port/port.h"
-#include "child.h"
+#include "held_file.h"
 
 #include <errno.h>
 #include <grp.h>
 #include <linux/sched.h>
 #include <poll.h>
 #include <signal.h>
-#include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
-
-static SwPort *port;
-static struct stat file; /* the inode looked for */
-static char file_path[] = "/tmp/sw-kept-XXXXXX";
-
-static SwHoldings holdings_of(pid_t pid)
-{
-    SwHoldings holdings;
-
-    assert_int_equal(port->holdings(port, pid, file.st_dev, file.st_ino, &holdings), 0);
-    return holdings;
-}
 
 static guint n_writers(pid_t pid)
 {
@@ -323,23 +309,6 @@ static void what_is_kept_is_bounded(void **state)
     assert_true(n_descriptors() <= before);
 }
 
-static int group_set_up(void **state)
-{
-    int fd = mkstemp(file_path);
-
-    assert_true(fd >= 0);
-    assert_int_equal(fstat(fd, &file), 0);
-    (void)close(fd);
-    port = sw_port_posix_new();
-    return 0;
-}
-
-static int group_tear_down(void **state)
-{
-    sw_port_free(port);
-    return unlink(file_path);
-}
-
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -355,5 +324,5 @@ int main(void)
         cmocka_unit_test(what_is_kept_is_bounded),
     };
 
-    return cmocka_run_group_tests(tests, group_set_up, group_tear_down);
+    return cmocka_run_group_tests(tests, held_file_set_up, held_file_tear_down);
 }

@@ -41,19 +41,25 @@ static gboolean comes(gint *counter, gint value)
     return g_atomic_int_get(counter) == value;
 }
 
-static void test_silence(void **state)
+static SwSentry *begin(Fixture *f, gint64 lease_us, Heard *heard, SwControl **ret_control)
 {
-    Fixture *f = *state;
     g_autofree char *why = NULL;
-    SwControl *control;
-    Heard heard = {0};
     SwSentry *sentry;
 
     f->port->now_us = now;
-    f->config.lease_us = 60 * SECOND;
-    assert_int_equal(sw_control_open(f->port, f->source, f->path, &f->config, &control, &why), 0);
-    sentry = sw_sentry_start(f->port, control, f->config.lease_us, hear, &heard);
+    f->config.lease_us = lease_us;
+    assert_int_equal(sw_control_open(f->port, f->source, f->path, &f->config, ret_control, &why), 0);
+    sentry = sw_sentry_start(f->port, *ret_control, lease_us, hear, heard);
     assert_non_null(sentry);
+    return sentry;
+}
+
+static void test_silence(void **state)
+{
+    SwControl *control;
+    Heard heard = {0};
+    SwSentry *sentry = begin(*state, 60 * SECOND, &heard, &control);
+
     /* Half a lease is nothing. */
     pass(30 * SECOND);
     g_usleep(2500000);
@@ -77,16 +83,10 @@ static void test_silence(void **state)
 /* With a short lease nobody is told of a pause. */
 static void test_short_lease(void **state)
 {
-    Fixture *f = *state;
-    g_autofree char *why = NULL;
     SwControl *control;
     Heard heard = {0};
-    SwSentry *sentry;
+    SwSentry *sentry = begin(*state, 2 * SECOND, &heard, &control);
 
-    f->port->now_us = now;
-    f->config.lease_us = 2 * SECOND;
-    assert_int_equal(sw_control_open(f->port, f->source, f->path, &f->config, &control, &why), 0);
-    sentry = sw_sentry_start(f->port, control, f->config.lease_us, hear, &heard);
     pass(9 * SECOND);
     g_usleep(2500000);
     assert_int_equal(g_atomic_int_get(&heard.lost), 0);
