@@ -77,6 +77,7 @@ struct SwControl {
     gint beats;       /* the counter in the record's mtime */
     gint beats_lost;  /* how many did not get through */
     gint64 beat_us;   /* when the last one that did was begun */
+    gint64 source_us; /* the source's time at one that did */
     gint64 proven_us; /* the same, of one after which our epoch still stood: until then nobody has broken it */
     gint sequence;    /* of names made by this mount */
     gint trimming;    /* somebody is at it */

@@ -205,6 +205,16 @@ static int take_step(gpointer data, SwStep step)
     }
 }
 
+/* Of what the last call that changed the record has brought: nobody is asked. */
+static void note_source_time(SwControl *control, const SwEpoch *epoch)
+{
+    struct stat st;
+
+    if (control->port->stat_cached(control->port, epoch->record, "", &st) == 0)
+        __atomic_store_n(&control->source_us, (gint64)st.st_ctim.tv_sec * G_USEC_PER_SEC + st.st_ctim.tv_nsec / 1000,
+                         __ATOMIC_RELAXED);
+}
+
 int sw_epoch_claim(SwControl *control)
 {
     SwEpoch *epoch = epoch_new();
@@ -217,6 +227,7 @@ int sw_epoch_claim(SwControl *control)
         undo_claim(control, epoch);
         return r;
     }
+    note_source_time(control, epoch);
     epoch->older = sw_epoch_now(control);
     g_atomic_pointer_set(&control->epoch, epoch);
     /* Not before: until then it is the old epoch that would be taken for proven. */
@@ -264,18 +275,26 @@ int sw_control_beat(SwControl *control)
     SwPort *port = control->port;
     const struct timespec times[2] = {{.tv_nsec = UTIME_OMIT}, {.tv_sec = g_atomic_int_add(&control->beats, 1) + 1}};
     gint64 now_us = port->now_us(port);
-    int r = port->utimensat(port, sw_epoch_now(control)->record, "", times);
+    SwEpoch *epoch = sw_epoch_now(control);
+    int r = port->utimensat(port, epoch->record, "", times);
 
-    if (r < 0)
+    if (r < 0) {
         (void)g_atomic_int_add(&control->beats_lost, 1);
-    else
-        __atomic_store_n(&control->beat_us, now_us, __ATOMIC_RELEASE);
-    return r;
+        return r;
+    }
+    __atomic_store_n(&control->beat_us, now_us, __ATOMIC_RELEASE);
+    note_source_time(control, epoch);
+    return 0;
 }
 
 gint64 sw_control_beat_us(const SwControl *control)
 {
     return __atomic_load_n(&control->beat_us, __ATOMIC_ACQUIRE);
+}
+
+gint64 sw_control_source_us(const SwControl *control)
+{
+    return __atomic_load_n(&control->source_us, __ATOMIC_RELAXED);
 }
 
 void sw_control_beat_if_due(SwControl *control)

@@ -4,9 +4,10 @@
  *
  * The kernel fills a cache of its own from the READDIR replies of handles that are opened so (FOPEN_CACHE_DIR), and
  * serves later handles from it if OPENDIR says that it is still right (FOPEN_KEEP_CACHE).  That is said when the
- * directory has the times that it had when the listing began, and had been seen with them for so long by then that no
- * later change can have been given the same (C2; no clock is compared with the source's, C23).  A listing that shows
- * one caller's own new files is nobody else's (C15).
+ * directory has the times that it had when the listing began, and these were so old by then that no later change can
+ * have been given the same (C2).  How old they are is told by how long they have been seen, or by the source's own time
+ * at the last heartbeat; no other clock is compared with the source's (C23).  A listing that shows one caller's own new
+ * files is nobody else's (C15).
  */
 #include "internal.h"
 
@@ -43,12 +44,19 @@ SwListing *sw_listing_open(SwOverlay *ov, SwNode *dir, const struct stat *st, gb
     return listing;
 }
 
+static gboolean has_settled(const SwOverlay *ov, const SwListing *listing)
+{
+    const struct timespec *changed = &listing->stamp.ctime;
+    gint64 changed_us = (gint64)changed->tv_sec * G_USEC_PER_SEC + changed->tv_nsec / 1000;
+    return ov->port->now_us(ov->port) - listing->since_us > TICK_US ||
+           sw_control_source_us(ov->control) - changed_us > TICK_US;
+}
+
 void sw_listing_begins(SwOverlay *ov, SwListing *listing)
 {
-    gint64 now_us = ov->port->now_us(ov->port);
     SW_HOLD(&ov->lock);
     /* What another handle has read before may still go into the cache. */
-    listing->right = listing->n_open == 1 && now_us - listing->since_us > TICK_US;
+    listing->right = listing->n_open == 1 && has_settled(ov, listing);
 }
 
 void sw_listing_spoilt(SwOverlay *ov, SwListing *listing)

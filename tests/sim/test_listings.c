@@ -4,6 +4,7 @@
  * What the kernel is let keep of a listing (C2, C15), and who is given attributes with one.
  */
 
+#include "../../src/lease/control_internal.h"
 #include "disk.h"
 
 #include "../unit/unit.h"
@@ -99,6 +100,24 @@ static void kept_when_it_has_settled(void **state)
     assert_int_equal(list(&l), FILLS); /* just now: a third could come within the same tick */
     assert_int_equal(list(&l), FILLS);
     sim_host_tick(l.host, LONG);
+    assert_int_equal(list(&l), FILLS);
+    assert_int_equal(list(&l), IS_SERVED);
+    lister_clear(&l);
+}
+
+/* C2: the source's own time tells of what was changed long ago, and nobody has to watch it for a while. */
+static void kept_at_once_when_it_is_old(void **state)
+{
+    Lister l;
+
+    (void)state;
+    lister_init(&l);
+    assert_int_equal(list(&l), FILLS);
+    assert_int_equal(sw_control_beat(l.host->control), 0);
+    assert_int_equal(list(&l), FILLS); /* changed a moment before the heartbeat */
+    sim_age(&l.sim->world);
+    assert_int_equal(list(&l), FILLS); /* no heartbeat since */
+    assert_int_equal(sw_control_beat(l.host->control), 0);
     assert_int_equal(list(&l), FILLS);
     assert_int_equal(list(&l), IS_SERVED);
     lister_clear(&l);
@@ -229,9 +248,8 @@ static void for_who_looks_at_what_he_lists(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(kept_when_it_has_settled),
-        cmocka_unit_test(not_while_another_reads),
-        cmocka_unit_test(not_with_what_is_staged),
+        cmocka_unit_test(kept_when_it_has_settled),       cmocka_unit_test(kept_at_once_when_it_is_old),
+        cmocka_unit_test(not_while_another_reads),        cmocka_unit_test(not_with_what_is_staged),
         cmocka_unit_test(for_who_looks_at_what_he_lists),
     };
 
