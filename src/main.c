@@ -14,7 +14,7 @@
 #include "fuse/server.h"
 #include "lease/control.h"
 #include "lease/keeper.h"
-#include "log.h"
+#include "log/log.h"
 #include "notify.h"
 #include "options.h"
 #include "overlay/overlay.h"

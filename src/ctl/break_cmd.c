@@ -166,6 +166,7 @@ static int break_host(Target *target, SwControl *control)
     if (r < 0 && r != -ENOENT) /* gone meanwhile: a dead mount of this machine is buried when we join */
         return sw_fail("cannot break host %s of %s: %s", target->host->id, target->place.path,
                        r == -EAGAIN ? "somebody else is breaking it" : g_strerror(-r));
+    sw_join_tell(SW_EVENT_HOST_BROKEN, target->host->id, "administrator");
     if (target->as_json)
         print_json(target, NULL);
     else

@@ -96,10 +96,13 @@ static void happened(gpointer data, SwKeeperWhat what, const char *host_id, int 
     Gc *gc = data;
 
     (void)error;
-    if (what == SW_KEEPER_BROKE)
+    if (what == SW_KEEPER_BROKE) {
         g_ptr_array_add(gc->broken, g_strdup(host_id));
-    else if (what == SW_KEEPER_BURIED)
+        sw_join_tell(SW_EVENT_HOST_BROKEN, host_id, NULL);
+    } else if (what == SW_KEEPER_BURIED) {
         g_ptr_array_add(gc->buried, g_strdup(host_id));
+        sw_join_tell(SW_EVENT_HOST_BURIED, host_id, NULL);
+    }
 }
 
 /* Broken, by us or others, or alive after all: is watched no more. */

@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 #include "join.h"
 
+#include "../log/log.h"
+
 #include "say.h"
 
 #include <unistd.h>
@@ -19,6 +21,24 @@ static int refuse_foreign(const SwPlace *place, const SwSurvey *survey)
                    place->path, SW_CONTROL_DIR, survey->owner, geteuid());
 }
 
+static void note(gpointer data, SwNoteLevel level, const SwEvent *event, const char *text)
+{
+    static const SwLogLevel levels[] = {SW_LOG_DEBUG, SW_LOG_INFO, SW_LOG_WARNING};
+    SwEvent known = *event;
+
+    if (!known.host_id)
+        known.host_id = sw_control_host_id(data);
+    sw_log_event(levels[level], &known, "%s", text);
+}
+
+void sw_join_tell(SwEventKind kind, const char *host_id, const char *reason)
+{
+    SwEvent event = {.kind = kind, .host_id = host_id, .reason = reason};
+
+    sw_log_event(SW_LOG_INFO, &event, "host %s is %s by safewritectl", host_id,
+                 kind == SW_EVENT_HOST_BURIED ? "buried" : "broken");
+}
+
 int sw_join(const SwPlace *place, const SwSurvey *survey, const SwConfig *config, SwControl **ret_control)
 {
     g_autofree char *why = NULL;
@@ -31,5 +51,8 @@ int sw_join(const SwPlace *place, const SwSurvey *survey, const SwConfig *config
         return refuse_foreign(place, survey);
     if (r < 0)
         return sw_fail("cannot join the hosts of %s: %s", place->path, why);
+    sw_log_about(NULL, place->path);
+    sw_log_to_system();
+    sw_control_on_note(*ret_control, note, *ret_control);
     return 0;
 }

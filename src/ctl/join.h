@@ -4,6 +4,7 @@
 
 /* Becoming a host of a source for the time of a command, for what only hosts may do. */
 
+#include "../core/event.h"
 #include "../lease/control.h"
 #include "place.h"
 
@@ -13,8 +14,12 @@ void sw_join_settings(SwConfig *ret_config);
 
 /*
  * Joins as who runs this, which has to be whose control directory it is; exit code.  Dead mounts of this machine are
- * buried on the way (P7).  End with sw_control_close.
+ * buried on the way (P7).  What happens to locks, stages and hosts from then on is told to the journal, as a daemon
+ * would.  End with sw_control_close.
  */
 int sw_join(const SwPlace *place, const SwSurvey *survey, const SwConfig *config, SwControl **ret_control);
+
+/* Tells the journal that a host was broken or buried; `reason` may be NULL.  After sw_join. */
+void sw_join_tell(SwEventKind kind, const char *host_id, const char *reason);
 
 #endif

@@ -107,8 +107,8 @@ int sw_control_confirm(SwControl *control, const SwEpoch *epoch) G_GNUC_WARN_UNU
 /* When the last heartbeat that got through was begun (port clock); by any thread. */
 gint64 sw_control_beat_us(const SwControl *control);
 /*
- * The source's own time (a ctime there, in microseconds) at the last heartbeat that got through, 0 if that is not known:
- * what changes there later is given this or a later one, unless its clock is set back.  By any thread.
+ * The source's own time (a ctime there, in microseconds) at the last heartbeat that got through, 0 if that is not
+ * known: what changes there later is given this or a later one, unless its clock is set back.  By any thread.
  */
 gint64 sw_control_source_us(const SwControl *control);
 

@@ -12,8 +12,8 @@ import sys
 import lint
 
 # Each may include itself and what stands before it; "ctl" is a program of its own, next to the mount.
-ORDER = ["core", "port", "lease", "overlay", "fuse", ""]
-CTL_MAY = {"ctl", "core", "port", "lease"}
+ORDER = ["core", "port", "lease", "overlay", "fuse", "log", ""]
+CTL_MAY = {"ctl", "core", "port", "lease", "log"}
 
 PURE = re.compile(
     r"g_\w+|sw_\w+|mem\w+|str\w+|fnmatch|qsort|bsearch|v?snprintf|__v?snprintf_chk|__mem\w+_chk|__str\w+_chk|abs|"

@@ -8,7 +8,7 @@ import time
 
 import pytest
 from background import Background, Journal
-from harness import ROOT, eventually
+from harness import CTL, ROOT, eventually
 
 OLD = b"." * 4096
 
@@ -96,6 +96,22 @@ def test_crashed_neighbour(lab, alpha, journal):
     broken = journal.find("lock-broken", SW_PATH=alpha.mnt + "/q.lock")
     assert broken and broken["SW_HOST"] == buried["SW_HOST"] and broken["SW_REASON"] == "host-gone"
     assert broken["MESSAGE_ID"] == described("lock-broken")
+    journal.background.end()
+
+
+@pytest.mark.expect_log("rejoined")
+def test_broken_by_the_administrator(lab, alpha, journal):
+    """C20: whose lock, and which host, safewritectl broke."""
+    beta = lab.host(alpha.source, "beta")
+    owner = beta.worker()
+    owner("os.close(os.open('q.lock', os.O_WRONLY | os.O_CREAT | os.O_EXCL))")
+    alpha.run([CTL, "break", alpha.source + "/q.lock"], cwd="/")
+    broken = journal.find("lock-broken", SW_PATH="q.lock")
+    assert broken["SW_REASON"] == "administrator" and broken["SW_PID"] == str(owner.process.inner_pid)
+    assert broken["SW_HOST"].startswith("beta.") and broken["SW_SOURCE"] == alpha.source and "SW_MOUNT" not in broken
+    alpha.run([CTL, "break", "--force", alpha.source, broken["SW_HOST"]], cwd="/")
+    assert journal.find("host-broken", SW_HOST=broken["SW_HOST"], SW_REASON="administrator")
+    assert eventually(lambda: "rejoined" in beta.log_text(), 15)
     journal.background.end()
 
 

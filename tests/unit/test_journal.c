@@ -2,8 +2,8 @@
 
 /* What the journal is sent, with a socket of the test for the journal. */
 
-#include "../../src/journal.h"
-#include "../../src/log.h"
+#include "../../src/log/journal.h"
+#include "../../src/log/log.h"
 
 #include <errno.h>
 #include <glib/gstdio.h>

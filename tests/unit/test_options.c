@@ -2,7 +2,7 @@
 
 /* Options from the command line and the configuration file, and the log, which main.c alone would bring together. */
 
-#include "../../src/log.h"
+#include "../../src/log/log.h"
 #include "../../src/options.h"
 
 #include <errno.h>

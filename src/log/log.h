@@ -3,7 +3,7 @@
 #define SW_LOG_H
 
 /*
- * The log of the daemon: one event, one line.
+ * The log of the daemon, and of what safewritectl does for it: one event, one line.
  *
  * Messages go to standard error ("safewritefs: warning: ..."); or to the journal, where standard error leads there
  * (sw_log_begin) and from sw_log_to_system() on, with fields that can be asked for: PRIORITY, SW_MOUNT, SW_SOURCE, and
@@ -16,10 +16,11 @@
  * repeated too fast is held back, and the next one that passes says how many were; debug messages are never held back.
  * Messages of an event are of one kind whatever their format, and ten times as many pass.
  *
- * Everything here may be called from any thread and leaves errno alone.  Layers below main.c do not include this.
+ * Everything here may be called from any thread and leaves errno alone.  Libraries that others are made of do not
+ * include this: they are told whom to tell.
  */
 
-#include "core/event.h"
+#include "../core/event.h"
 
 #include <glib.h>
 
