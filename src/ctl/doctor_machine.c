@@ -64,9 +64,13 @@ static void check_device(SwFindings *findings)
         (void)close(fd);
 }
 
-/* What the daemon loads is of the same package as fusermount3. */
+/* What the daemon loads is of the same package as fusermount3, if it has none of its own. */
 static void check_library(SwFindings *findings, const char *helper)
 {
+#ifdef SW_BUNDLED_LIBFUSE
+    (void)helper;
+    sw_finding(findings, SW_FINDING_OK, "libfuse", NULL, "libfuse %s is a part of the daemon", SW_BUNDLED_LIBFUSE);
+#else
     g_autofree char *command = g_shell_quote(helper), *said = NULL, *line = g_strconcat(command, " --version", NULL);
     const char *number = NULL;
     guint major = 0, minor = 0;
@@ -82,6 +86,7 @@ static void check_library(SwFindings *findings, const char *helper)
                    major, minor);
     else
         sw_finding(findings, SW_FINDING_OK, "libfuse", NULL, "libfuse %u.%u", major, minor);
+#endif
 }
 
 static void check_helper(SwFindings *findings)

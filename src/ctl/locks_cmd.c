@@ -108,7 +108,10 @@ static gboolean shares_pids(const Locks *locks, const SwSurveyHost *host)
     return strcmp(comm, DAEMON_NAME) == 0;
 }
 
-/* Is the process that made the lock still there?  Its name, if so (g_free). */
+/*
+ * Is the process that made the lock still there?  Its name, if so (g_free); and also where nobody can tell, Linux
+ * before 6.9, whether it is the same process that has that number: a lock does not outlive its owner for long.
+ */
 static Life life_of(const Locks *locks, const SwLockText *says, char **ret_command)
 {
     SwPort *port = locks->place.port;
@@ -117,17 +120,17 @@ static Life life_of(const Locks *locks, const SwLockText *says, char **ret_comma
     int fd;
 
     *ret_command = NULL;
-    if (says->pid <= 0 || says->process == 0 || !shares_pids(locks, sw_survey_find(locks->view.hosts, says->host_id)))
+    if (says->pid <= 0 || !shares_pids(locks, sw_survey_find(locks->view.hosts, says->host_id)))
         return LIFE_UNKNOWN;
     fd = port->pid_watch(port, (pid_t)says->pid, &id);
     if (fd < 0)
         return fd == -ESRCH ? LIFE_ENDED : LIFE_UNKNOWN;
     port->comm(port, (pid_t)says->pid, comm, sizeof comm);
     port->pid_unwatch(port, fd);
-    if (id != says->process)
-        return id == 0 ? LIFE_UNKNOWN : LIFE_ENDED;
+    if (id != 0 && says->process != 0 && id != says->process)
+        return LIFE_ENDED;
     *ret_command = g_strdup(comm);
-    return LIFE_LIVES;
+    return id != 0 && says->process != 0 ? LIFE_LIVES : LIFE_UNKNOWN;
 }
 
 /* ---- JSON */
