@@ -25,6 +25,9 @@
 #include <unistd.h>
 
 #define DEPTH_MAX 200
+/* How long a daemon may take to leave after umount(8) has returned. */
+#define LEAVING_US (5 * G_TIME_SPAN_SECOND)
+#define PAUSE_US (50 * G_TIME_SPAN_MILLISECOND)
 
 typedef struct {
     SwPlace place;
@@ -35,6 +38,49 @@ typedef struct {
 } Clean;
 
 /* ---- is it unused? */
+
+static gboolean is_mounted(const Clean *clean)
+{
+    for (guint i = 0; i < clean->place.mounts->len; i++)
+        if (sw_place_has_mount(&clean->place, clean->place.mounts->pdata[i]))
+            return TRUE;
+    return FALSE;
+}
+
+static int find_host_here(Clean *clean, gboolean *ret_found)
+{
+    SwSurvey survey;
+    SwView view;
+    int r = sw_place_survey(&clean->place, &survey);
+
+    *ret_found = FALSE;
+    if (r != 0)
+        return r;
+    r = sw_view_take(&view, &survey, clean->place.path);
+    for (guint i = 0; r == 0 && i < view.hosts->len; i++) {
+        const SwSurveyHost *host = view.hosts->pdata[i];
+
+        *ret_found |= host->here && host->state != SW_HOST_DEAD && host->state != SW_HOST_SILENT;
+    }
+    sw_view_clear(&view);
+    return r;
+}
+
+/* Who writes "umount X && safewritectl clean Y" does not want to hear that the host just unmounted is alive. */
+static int await_leaving(Clean *clean)
+{
+    SwPort *port = clean->place.port;
+    gint64 until_us = port->now_us(port) + LEAVING_US;
+    gboolean found = TRUE;
+    int r = 0;
+
+    while (r == 0 && found && !is_mounted(clean) && port->now_us(port) < until_us) {
+        r = find_host_here(clean, &found);
+        if (r == 0 && found)
+            port->sleep_us(port, PAUSE_US);
+    }
+    return r;
+}
 
 static int refuse_used(const Clean *clean, const SwView *view)
 {
@@ -221,7 +267,9 @@ static int act(Clean *clean)
     if (fstat(clean->place.source, &st) < 0)
         return sw_fail("cannot look at %s: %s", clean->place.path, g_strerror(errno));
     clean->dev = st.st_dev;
-    r = check(clean, TRUE);
+    r = await_leaving(clean);
+    if (r == 0)
+        r = check(clean, TRUE);
     if (r == 0) /* what was buried has gone to salvage */
         r = check(clean, FALSE);
     if (r != 0)

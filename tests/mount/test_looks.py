@@ -3,6 +3,7 @@
 
 import json
 import os
+import subprocess
 import time
 
 import pytest
@@ -143,6 +144,21 @@ def test_clean(lab, source):
     done = lab.ctl("clean", source, check=False)
     assert done.returncode == 1 and "no control directory" in done.stderr
     assert lab.host(source, "again").read("f") == b"data"
+
+
+def test_clean_right_after_umount(lab, source):
+    """umount(8) returns before the daemon has left: it is waited for."""
+    mount = lab.host(source, "plain", "lease=60", namespaces=False)
+    mount.write("f", b"data")
+    mount.end_processes()
+    with Frozen(mount):
+        mount.umount("-l")
+        cleaning = subprocess.Popen([CTL, "clean", source], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        time.sleep(1)
+    said = cleaning.communicate(timeout=60)[0]
+    assert "plain directory" in said and os.listdir(source) == ["f"]
+    assert mount.daemon.wait(timeout=15 * SLOWNESS) == 0
+    mount.gone = True
 
 
 def test_clean_refuses_hosts(lab, source):
