@@ -7,7 +7,7 @@ import re
 import lint
 
 # By the end of its name; one without a dot is a script, or read by a shell.
-SOURCE = re.compile(r"[^.]+|.*\.(build|c|fish|h|in|inc|pml|py|sh|spec|yml|[1-8])|meson_options\.txt|meson\.options")
+SOURCE = re.compile(r"[^.]+|.*\.(build|c|fish|h|html|in|inc|pml|py|sh|spec|yml|[1-8])|meson_options\.txt|meson\.options")
 # Of debian/ these only: the others have no comments, and a build leaves things there.
 DEBIAN = ("debian/control", "debian/rules")
 LINE = "SPDX-License-Identifier: GPL-2.0-or-later"

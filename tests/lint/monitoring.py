@@ -1,7 +1,7 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Alerts and dashboard speak of metrics that there are, promtool takes their expressions, alerts come when they should,
-and docs/monitoring.md knows every metric and alert."""
+the console shows what the dashboard does, and docs/monitoring.md knows every metric and alert."""
 import json
 import os
 import re
@@ -13,6 +13,7 @@ import lint
 
 RULES = os.path.join(lint.ROOT, "docs", "monitoring", "safewritefs.rules.yml")
 DASHBOARD = os.path.join(lint.ROOT, "docs", "monitoring", "grafana-dashboard.json")
+CONSOLE = os.path.join(lint.ROOT, "docs", "monitoring", "safewritefs.html")
 SUFFIXES = r"(_total|_bucket|_sum|_count|_info)?$"
 
 
@@ -30,6 +31,32 @@ def dashboard_expressions():
     for panel in json.loads(lint.read(DASHBOARD))["panels"]:
         for target in panel["targets"]:
             yield target["expr"]
+
+
+def dashboard_panels():
+    """As the console has them: what Prometheus's graphs know of what Grafana's do."""
+    for panel in json.loads(lint.read(DASHBOARD))["panels"]:
+        defaults = panel["fieldConfig"]["defaults"]
+        shown = {"title": panel["title"], "type": panel["type"], "unit": defaults["unit"]}
+        shown["stacked"] = "stacking" in defaults.get("custom", {})
+        if "description" in panel:
+            shown["description"] = panel["description"]
+        shown["targets"] = [
+            {"legend": re.sub(r"{{(\w+)}}", r"[[ \1 ]]", target["legendFormat"]), "expr": target["expr"]}
+            for target in panel["targets"]
+        ]
+        yield shown
+
+
+def console_differs():
+    """A block of JSON in the page, for which no browser is needed."""
+    block = re.search(r'<script type="application/json" id="panels">(.*?)</script>', lint.read(CONSOLE), re.S)
+    panels, wanted = json.loads(block.group(1)), list(dashboard_panels())
+    for ours, theirs in zip(panels, wanted):
+        if ours != theirs:
+            yield f"the console and the dashboard differ about the panel '{theirs['title']}'"
+    if len(panels) != len(wanted):
+        yield f"the console has {len(panels)} panels, the dashboard {len(wanted)}"
 
 
 def unknown(text, where, known):
@@ -63,6 +90,8 @@ def main():
     rules = lint.read(RULES)
     complaints = list(unknown(rules, "rules", known))
     complaints += unknown("\n".join(dashboard_expressions()), "dashboard", known)
+    complaints += unknown(lint.read(CONSOLE), "console", known)
+    complaints += console_differs()
     table = page.split("## Metrics")[1].split("## Alerts")[0]
     listed = set(re.findall(r"^\| `(\w+)` \|", table, re.M))
     complaints += [f"docs/monitoring.md and the sources differ about {name}" for name in sorted(listed ^ known)]

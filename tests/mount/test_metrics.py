@@ -1,20 +1,21 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """safewritectl metrics: what a mount counts, in the formats that Prometheus and node_exporter read."""
 
-import http.server
+import html
 import json
 import os
+import pathlib
 import re
 import shutil
-import socket
 import subprocess
-import threading
+import time
 import urllib.parse
-import urllib.request
 
 import pytest
-from harness import CTL, ROOT, Frozen, eventually, read_text
+from harness import CTL, Frozen, eventually, read_text
+from scraping import MONITORING, Prometheus
 from test_ctl import documented, names_in
+from test_late_writes import GONE
 
 LEASE = 2
 
@@ -180,83 +181,158 @@ def test_json(lab, mount, source):
     assert lab.ctl("metrics", "/", check=False).returncode == 1
 
 
-class Exporter(http.server.BaseHTTPRequestHandler):
-    """Serves what the tool prints, as node_exporter serves files."""
-
-    mountpoint = None
-
-    def do_GET(self):
-        text = subprocess.run([CTL, "metrics", self.mountpoint], capture_output=True, check=True).stdout
-        self.send_response(200)
-        self.send_header("Content-Type", "application/openmetrics-text; version=1.0.0; charset=utf-8")
-        self.end_headers()
-        self.wfile.write(text)
-
-    def log_message(self, *_):
-        pass
-
-
-CONFIG = """
-global: {scrape_interval: 1s, evaluation_interval: 1s}
-rule_files: [%s]
-scrape_configs:
-  - job_name: safewritefs
-    static_configs: [{targets: ['127.0.0.1:%d']}]
-"""
-
-
-def ask(port, words):
-    try:
-        with urllib.request.urlopen("http://127.0.0.1:%d/api/v1/%s" % (port, words), timeout=10) as answer:
-            return json.load(answer)["data"]
-    except OSError:
-        return None
-
-
 @pytest.fixture
-def prometheus(lab, mount):
-    """A running Prometheus that scrapes the mount, with our rules; its port."""
-    program = shutil.which("prometheus")
-    if not program:
+def prometheus():
+    if not Prometheus.program:
         pytest.skip("no prometheus: package prometheus")
-    served = type("Served", (Exporter,), {"mountpoint": mount.mnt})
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), served)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        port = s.getsockname()[1]
-    config = lab.directory + "/prometheus.yml"
-    with open(config, "w", encoding="ascii") as f:
-        f.write(CONFIG % (ROOT + "/docs/monitoring/safewritefs.rules.yml", server.server_port))
-    words = ["--config.file=" + config, "--storage.tsdb.path=" + lab.directory + "/tsdb"]
-    with open(lab.directory + "/prometheus.log", "wb") as log:
-        process = subprocess.Popen(
-            [program, *words, "--web.listen-address=127.0.0.1:%d" % port], stdout=log, stderr=log, cwd="/"
-        )
-    yield port
-    process.terminate()
-    process.wait(timeout=60)
-    server.shutdown()
-    server.server_close()
+    return Prometheus
 
 
 @pytest.mark.limit(180)
-def test_prometheus(mount, prometheus):
+def test_prometheus(lab, mount, prometheus):
     """Debian's Prometheus takes the numbers, knows their types, and has the alerts, none of which fires."""
     for number in range(3):
         mount.write("f%d" % number, b"data")
+    with prometheus(lab.directory, [("node1", mount)]) as running:
 
-    def query(expression):
-        found = ask(prometheus, "query?" + urllib.parse.urlencode({"query": expression}))
-        return float(found["result"][0]["value"][1]) if found and found["result"] else None
+        def query(expression):
+            found = running.ask("query", query=expression)
+            return float(found["result"][0]["value"][1]) if found and found["result"] else None
 
-    assert eventually(lambda: query("sum(safewritefs_commits_total)") == 3, 60)
-    assert query("safewritefs_up") == 1
-    assert 0 < query("histogram_quantile(0.5, sum by (le) (safewritefs_request_duration_seconds_bucket))") < 1
-    types = ask(prometheus, "metadata")
-    assert types["safewritefs_commits"][0]["type"] == "counter"
-    assert types["safewritefs_request_duration_seconds"][0]["type"] == "histogram"
-    (group,) = ask(prometheus, "rules")["groups"]
-    assert len(group["rules"]) == 10 and {rule["health"] for rule in group["rules"]} <= {"ok", "unknown"}
-    assert eventually(lambda: {rule["health"] for rule in ask(prometheus, "rules")["groups"][0]["rules"]} == {"ok"}, 30)
-    assert ask(prometheus, "alerts")["alerts"] == []
+        assert eventually(lambda: query("sum(safewritefs_commits_total)") == 3, 60)
+        assert query("safewritefs_up") == 1
+        assert 0 < query("histogram_quantile(0.5, sum by (le) (safewritefs_request_duration_seconds_bucket))") < 1
+        types = running.ask("metadata")
+        assert types["safewritefs_commits"][0]["type"] == "counter"
+        assert types["safewritefs_request_duration_seconds"][0]["type"] == "histogram"
+        (group,) = running.ask("rules")["groups"]
+        assert len(group["rules"]) == 10 and {rule["health"] for rule in group["rules"]} <= {"ok", "unknown"}
+        assert eventually(
+            lambda: {rule["health"] for rule in running.ask("rules")["groups"][0]["rules"]} == {"ok"}, 30
+        )
+        assert running.ask("alerts")["alerts"] == []
+
+
+def dashboard():
+    """(title, legend, expression) of each curve and number of Grafana's dashboard."""
+    for panel in json.loads(read_text(MONITORING + "/grafana-dashboard.json"))["panels"]:
+        for target in panel["targets"]:
+            yield panel["title"], target["legendFormat"], target["expr"]
+
+
+def as_grafana(expression):
+    """With all machines and mounts chosen; a rate's interval is at least four times that of scraping, and one that a
+    loaded machine may have missed some of."""
+    for name, value in (("$instance", ".*"), ("$mountpoint", ".*"), ("$__rate_interval", "30s")):
+        expression = expression.replace(name, value)
+    assert "$" not in expression
+    return expression
+
+
+def values(running, expression, start):
+    """All that a graph from then until now would show; NaN is a gap."""
+    words = {"query": as_grafana(expression), "start": start, "end": time.time(), "step": 1}
+    found = running.ask("query_range", **words)
+    assert found is not None, expression
+    numbers = [float(value) for series in found["result"] for _, value in series["values"]]
+    return [number for number in numbers if number == number]
+
+
+# What only a source that is full makes come true is there, and is nothing.
+UNTROUBLED = {"salvage failed"}
+
+
+def lease_of(host, source, name):
+    """As of one that appends, and takes its time, or died; its path."""
+    inode = os.stat(source + "/" + name).st_ino
+    path = "%s/.safewritefs/leases/%016x" % (source, inode)
+    os.symlink("%s 1 append 3 3 %d %s" % (host, inode, name), path)
+    return path
+
+
+def troubles(a, b, running):
+    """Each thing that the dashboard has a curve for."""
+    for name in ("f", "g"):
+        a.write(name, b"x" * 1000)
+    a.read("f")
+    b.read("f")
+    editor = a.worker()
+    editor("fd = os.open('f', os.O_RDWR); os.pwrite(fd, b'A', 0)")
+    b("fd = os.open('f', os.O_RDWR); os.pwrite(fd, b'B', 500); os.close(fd)")
+    editor("os.close(fd)")
+    a("fd = os.open('log', os.O_WRONLY | os.O_CREAT | os.O_APPEND); os.write(fd, b'one'); os.close(fd)")
+    a("os.rename('g', 'h'); os.unlink('h')")
+    writer = a.worker()
+    writer("os.open('f.lock', os.O_CREAT | os.O_EXCL | os.O_WRONLY); fd = os.open('f', REPLACE); os.write(fd, b'lost')")
+    time.sleep(3)  # scraped while it writes and holds
+    writer.kill()
+    assert eventually(lambda: not a.exists("f.lock"), 4 * LEASE)
+    a("os.truncate('f', 0)")
+    late = a.worker()
+    late("fd = os.open('late', REPLACE); os.write(fd, b'late')")
+    (alpha,) = [name for name in os.listdir(a.source + "/.safewritefs/hosts") if name.startswith("alpha.")]
+    held = lease_of(alpha, a.source, "f")
+    assert eventually(lambda: running.ask("query", query="safewritefs_source_content_leases > 0")["result"], 20)
+    pathlib.Path(held).unlink(missing_ok=True)
+    lease_of(GONE, a.source, "log")
+    b("put('log', b'two', flags=os.O_WRONLY | os.O_APPEND)")
+    with Frozen(a):
+        assert eventually(lambda: numbers(b)["hosts_ended_total", "silent"] == 1, 6 * LEASE)
+        down = "safewritefs_up == 0"
+        assert eventually(lambda: running.ask("query", query=down)["result"], 30)
+    assert late("error(os.close, fd)") == "ESTALE"
+    assert eventually(lambda: numbers(a)["rejoins_total", None] == 1, 4 * LEASE)
+    a.write("again", b"x")
+
+
+@pytest.mark.limit(240)
+@pytest.mark.expect_log("rejoined")
+@pytest.mark.options("lease=%d" % LEASE)
+def test_dashboard(lab, hosts, prometheus):
+    """Each expression of Grafana's dashboard answers in a running Prometheus, and not with zeros only."""
+    start = time.time()
+    with prometheus(lab.directory, [("node1:9100", hosts[0]), ("node2:9100", hosts[1])]) as running:
+        scraped = "count(count_over_time(safewritefs_up[1m]) >= 3)"
+        assert eventually(lambda: (running.ask("query", query=scraped) or {}).get("result"), 60)
+        troubles(*hosts, running)
+
+        def silent():
+            """Curves without anything to see."""
+            shown = {(title, legend): values(running, text, start) for title, legend, text in dashboard()}
+            assert all(shown[key] for key in shown if key[1] in UNTROUBLED)
+            return [key for key in shown if key[1] not in UNTROUBLED and not any(n > 0 for n in shown[key])]
+
+        eventually(lambda: not silent(), 20)
+        assert not silent(), silent()
+
+
+@pytest.mark.limit(120)
+def test_console(lab, source, prometheus):
+    """It is a page without errors, with all panels; what it loads is there; no name of a mount becomes a part of it."""
+    plain = lab.host(source, "plain")
+    odd = lab.host(lab.source("other"), "odd", mount=False)
+    odd.mnt = os.path.join(lab.directory, "a\"<i>'&{{.}}$+b")
+    os.mkdir(odd.mnt)
+    odd.mount()
+    plain.write("f", b"data")
+    page = "/consoles/safewritefs.html"
+    with prometheus(lab.directory, [("node1:9100", plain), ("node2:9100", odd)]) as running:
+        both = "count(safewritefs_up == 1) == 2"
+        assert eventually(lambda: (running.ask("query", query=both) or {}).get("result"), 60)
+        status, text = running.fetch(page + "?" + urllib.parse.urlencode({"mountpoint": odd.mnt, "instance": "<i>"}))
+        assert status == 200, text
+        assert "<i>" not in text
+        # Each has its row, with the numbers of its own.
+        rows = re.findall(r"<tr><td>(node\d:9100)</td>(.*?)</tr>", text, re.S)
+        assert [row[0] for row in rows] == ["node1:9100", "node2:9100"]
+        for (_, row), host in zip(rows, (plain, odd)):
+            assert "<td>%s." % host.hostname in row and ">yes<" in row and '<td class="number">1</td>' in row
+            (address, name) = re.search(r'<a href="\?(.*?)">(.*)</a>', row).groups()
+            assert html.unescape(name) == host.mnt
+            assert urllib.parse.parse_qs(html.unescape(address))["mountpoint"] == [host.mnt]
+        assert [html.unescape(name) for name in re.findall(r"<option selected>(.*)</option>", text)] == [odd.mnt]
+        panels = json.loads(re.search(r'id="panels">(.*?)</script>', text, re.S).group(1))
+        shown = {(one["title"], target["expr"]) for one in panels for target in one["targets"]}
+        assert shown == {(title, expression) for title, _, expression in dashboard()}
+        for path in re.findall(r'(?:src|href)="(/classic/[^"]*)"', text):
+            assert running.fetch(path)[0] == 200, path
