@@ -263,9 +263,11 @@ static int await(const SwProc *proc, Job *job)
     struct timespec until;
     int r = 0;
 
-    (void)clock_gettime(CLOCK_MONOTONIC, &until);
     (void)pthread_mutex_lock(&job->lock);
     for (guint tries = 0; !job->done && tries < DEADLINES_MAX && !is_stuck(proc, job, tries); tries++) {
+        /* From now, not from the deadline before: a daemon that was stopped finds many of those past at once, and its
+         * reader, which was stopped with it, has had nothing of them. */
+        (void)clock_gettime(CLOCK_MONOTONIC, &until);
         until.tv_nsec += DEADLINE_NS;
         if (until.tv_nsec >= NS_PER_S) {
             until.tv_nsec -= NS_PER_S;

@@ -11,6 +11,7 @@
 #include <sys/fsuid.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
+#include <sys/time.h>
 
 /* ---- holdings */
 
@@ -426,6 +427,52 @@ static void a_busy_machine_is_waited_for(void **state)
     assert_int_equal(r, 0);
 }
 
+enum { NO_RIGHT = 77 };
+
+static void stop_all(int number)
+{
+    (void)kill(getpid(), SIGSTOP);
+}
+
+static void ask_and_be_stopped(void)
+{
+    struct itimerval soon = {.it_value = {.tv_usec = 5000}};
+    SwPort *own = sw_port_posix_new();
+    gboolean got = take_processor(SCHED_FIFO | SCHED_RESET_ON_FORK, 2);
+
+    child_ready_and_wait();
+    if (!got)
+        _exit(NO_RIGHT);
+    (void)signal(SIGALRM, stop_all);
+    (void)setitimer(ITIMER_REAL, &soon, NULL);
+    _exit(own->mapped(own, getppid(), 0, 1) == 0 ? 0 : 1);
+}
+
+/* C3: the time for which a daemon was stopped in the middle of asking, its reader with it, is no reason not to know. */
+static void a_stop_is_no_deadline(void **state)
+{
+    Child hogger = child_start(hog), asker = child_start(ask_and_be_stopped);
+    int status;
+
+    (void)close(hogger.go); /* it runs */
+    hogger.go = -1;
+    (void)usleep(10000);
+    (void)close(asker.go);
+    asker.go = -1;
+    assert_int_equal(waitpid(asker.pid, &status, WUNTRACED), asker.pid);
+    if (WIFSTOPPED(status)) {
+        (void)usleep(5500000); /* longer than any reader is waited for */
+        (void)kill(asker.pid, SIGCONT);
+        assert_int_equal(waitpid(asker.pid, &status, 0), asker.pid);
+    }
+    (void)close(asker.ready);
+    assert_int_equal(kill(hogger.pid, SIGKILL), 0);
+    child_reap(&hogger);
+    if (WIFEXITED(status) && WEXITSTATUS(status) == NO_RIGHT)
+        skip(); /* may not open a real-time class */
+    assert_int_equal(status, 0);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -441,6 +488,7 @@ int main(void)
         cmocka_unit_test(shared_mappings_are_found),
         cmocka_unit_test(long_lists_of_mappings_are_read_through),
         cmocka_unit_test(readers_of_maps_are_used_again),
+        cmocka_unit_test(a_stop_is_no_deadline), /* before who leaves less of a second to others */
         cmocka_unit_test(a_busy_machine_is_waited_for),
     };
 
