@@ -6,22 +6,13 @@
  * been printed and it exits 32, as mount(8) wants.  Its child is the supervisor (supervisor.h), whose child the daemon.
  */
 #include "core/ask.h"
-#include "core/base.h"
-#include "core/config.h"
-#include "fuse/keeping.h"
+#include "daemon.h"
 #include "fuse/mounting.h"
-#include "fuse/sentry.h"
-#include "fuse/server.h"
-#include "lease/control.h"
-#include "lease/keeper.h"
 #include "log/log.h"
-#include "notify.h"
-#include "options.h"
-#include "overlay/overlay.h"
-#include "port/port.h"
 #include "remount.h"
 #include "source.h"
 #include "supervisor.h"
+#include "upgrade.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -37,37 +28,13 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-/* mount(8): "mount failure".  Also for options that are no good: no file system is mounted, for that reason. */
-enum { EXIT_MOUNT = 32 };
-
 /* A daemon that does nothing for so long, and does not even wait for the source, is not going to. */
 #define HANG_US (60 * G_USEC_PER_SEC)
 
-typedef struct {
-    SwOptions options;
-    int place_fd; /* the source, O_PATH: what its name led to before anything was mounted */
-    SwPort *port;
-    int source_fd;
-    SwControl *control;
-    SwKeeper *keeper;
-    SwKeeping *keeping;
-    SwSentry *sentry;
-    SwOverlay *overlay;
-    SwServer *server;
-    SwMetrics metrics;
-    int parent_fd;     /* where the parent waits, or -1 */
-    int supervisor_fd; /* for sw_supervisor_tell, or -1 */
-    SwAlive alive;
-    /* The settings in force, of which `options` has those that it was mounted with. */
-    SwMutex changing;
-    SwConfig *config; /* protected by changing */
-    GSList *configs;  /* protected by changing: all there were since, for some thread may still look at one (owned) */
-} Daemon;
-
-static void note(gpointer data, SwNoteLevel level, const SwEvent *event, const char *text)
+void sw_daemon_note(gpointer data, SwNoteLevel level, const SwEvent *event, const char *text)
 {
     static const SwLogLevel levels[] = {SW_LOG_DEBUG, SW_LOG_INFO, SW_LOG_WARNING};
-    const Daemon *d = data;
+    const SwDaemon *d = data;
     SwEvent known = *event;
 
     if (!known.host_id && d->control)
@@ -75,7 +42,7 @@ static void note(gpointer data, SwNoteLevel level, const SwEvent *event, const c
     sw_log_event(levels[level], &known, "%s", text);
 }
 
-static void warn(gpointer data, const char *text)
+void sw_daemon_warn(gpointer data, const char *text)
 {
     (void)data;
     sw_log(SW_LOG_WARNING, "%s", text);
@@ -93,7 +60,7 @@ static void happened(gpointer data, SwKeeperWhat what, const char *host_id, int 
                                         [SW_KEEPER_LOST] = SW_EVENT_FENCED,
                                         [SW_KEEPER_BROKE] = SW_EVENT_HOST_BROKEN,
                                         [SW_KEEPER_BURIED] = SW_EVENT_HOST_BURIED};
-    Daemon *d = data;
+    SwDaemon *d = data;
     SwEvent event = {.kind = kinds[what], .host_id = host_id};
     switch (what) {
     case SW_KEEPER_REJOINED:
@@ -124,7 +91,7 @@ static void happened(gpointer data, SwKeeperWhat what, const char *host_id, int 
 /* The source does not answer any more, or does again. */
 static void told_by_sentry(gpointer data, gboolean silent, gint64 for_us)
 {
-    const Daemon *d = data;
+    const SwDaemon *d = data;
     SwEvent event = {.kind = silent ? SW_EVENT_SOURCE_LOST : SW_EVENT_SOURCE_FOUND};
     event.host_id = sw_control_host_id(d->control);
     event.reason = silent ? "silent" : NULL;
@@ -137,7 +104,7 @@ static void told_by_sentry(gpointer data, gboolean silent, gint64 for_us)
 
 /* Limits and rights of the process.  A user's quota and the blocks reserved for root must bind the daemon when it acts
  * as that user, so the capability that overrides them goes, once the descriptor limit is up. */
-static void prepare_process(void)
+void sw_daemon_prepare(void)
 {
     struct rlimit limit;
     if (getrlimit(RLIMIT_NOFILE, &limit) == 0) {
@@ -187,7 +154,7 @@ static void tell_of_wait(gpointer data, const char *text, gint64 wait_us)
     sw_notify("STATUS=%s\nEXTEND_TIMEOUT_USEC=%" G_GINT64_FORMAT, text, wait_us + 30 * G_USEC_PER_SEC);
 }
 
-static int find_source(Daemon *d, char **why)
+static int find_source(SwDaemon *d, char **why)
 {
     gboolean waited = FALSE;
     int r = uncover_source(&d->options, why);
@@ -201,7 +168,7 @@ static int find_source(Daemon *d, char **why)
     return r;
 }
 
-static int open_source(Daemon *d, char **why)
+static int open_source(SwDaemon *d, char **why)
 {
     d->source_fd = openat(d->place_fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     if (d->source_fd >= 0)
@@ -210,7 +177,7 @@ static int open_source(Daemon *d, char **why)
     return -errno;
 }
 
-static int check_mountpoint(Daemon *d, char **why)
+static int check_mountpoint(SwDaemon *d, char **why)
 {
     const char *mountpoint = d->options.mountpoint;
     struct stat st;
@@ -232,7 +199,7 @@ static int check_mountpoint(Daemon *d, char **why)
  * process group waits at the mount point for the mount to be made, and that goes for who makes it as well. */
 static void leave_terminal(gpointer data)
 {
-    Daemon *d = data;
+    SwDaemon *d = data;
     setsid();
     int null = open("/dev/null", O_RDWR | O_CLOEXEC);
     for (int fd = 0; null >= 0 && fd < 3; fd++)
@@ -251,7 +218,7 @@ static void leave_terminal(gpointer data)
 /* Those who would kill a daemon that hangs hear that it does not. */
 static void alive(gpointer data)
 {
-    Daemon *d = data;
+    SwDaemon *d = data;
     if (!sw_alive_is_due(&d->alive, d->port->now_us(d->port)))
         return;
     sw_supervisor_tell(d->supervisor_fd, SW_SAYS_ALIVE, NULL);
@@ -262,11 +229,18 @@ static void alive(gpointer data)
 /* The mount answers. */
 static void ready(gpointer data)
 {
-    Daemon *d = data;
+    SwDaemon *d = data;
+    const char *host_id = sw_control_host_id(d->control);
+    if (d->options.follow) {
+        sw_log(SW_LOG_INFO, "goes on with %s on %s as host %s, programs waited for %" G_GINT64_FORMAT " ms",
+               d->options.source, d->options.mountpoint, host_id, d->waited_us / 1000);
+        if (d->options.foreground)
+            sw_notify("STATUS=%s mounted on %s as host %s", d->options.source, d->options.mountpoint, host_id);
+        return;
+    }
     if (!d->options.foreground)
         leave_terminal(d);
     sw_supervisor_tell(d->supervisor_fd, SW_SAYS_ANSWERS, NULL);
-    const char *host_id = sw_control_host_id(d->control);
     g_autofree char *libfuse = sw_server_libfuse();
     const SwEvent event = {.kind = SW_EVENT_MOUNTED, .host_id = host_id};
     sw_log_event(SW_LOG_INFO, &event, "%s mounted on %s as host %s, by %s", d->options.source, d->options.mountpoint,
@@ -283,7 +257,7 @@ static char *refusal(char *why)
     return g_strconcat("no ", said, NULL);
 }
 
-static void change_settings(Daemon *d, const SwConfig *config)
+static void change_settings(SwDaemon *d, const SwConfig *config)
 {
     d->config = g_memdup2(config, sizeof *config);
     d->configs = g_slist_prepend(d->configs, d->config);
@@ -292,7 +266,7 @@ static void change_settings(Daemon *d, const SwConfig *config)
 }
 
 /* `text` is what follows the verb. */
-static char *remount(Daemon *d, const char *text, gboolean really)
+static char *remount(SwDaemon *d, const char *text, gboolean really)
 {
     g_autofree char *source = NULL;
     g_autoptr(GPtrArray) tokens = NULL;
@@ -307,6 +281,9 @@ static char *remount(Daemon *d, const char *text, gboolean really)
         return refusal(why);
     if (really) {
         change_settings(d, &config);
+        if (!d->remounted)
+            d->remounted = g_ptr_array_new_with_free_func(g_free);
+        sw_remount_remember(tokens, d->remounted);
         sw_supervisor_tell(d->supervisor_fd, SW_SAYS_CHANGED, text);
         sw_log(SW_LOG_INFO, "remounted: %s", strchr(text, '\n') + 1);
     }
@@ -315,62 +292,94 @@ static char *remount(Daemon *d, const char *text, gboolean really)
 
 static char *asked(gpointer data, const char *request)
 {
-    Daemon *d = data;
+    SwDaemon *d = data;
     if (g_str_has_prefix(request, SW_ASK_CHECK "\n"))
         return remount(d, request + strlen(SW_ASK_CHECK "\n"), FALSE);
     if (g_str_has_prefix(request, SW_ASK_CHANGE "\n"))
         return remount(d, request + strlen(SW_ASK_CHANGE "\n"), TRUE);
+    if (g_str_has_prefix(request, SW_ASK_UPGRADE "\n"))
+        return sw_upgrade_begin(d, request + strlen(SW_ASK_UPGRADE "\n"));
+    if (strcmp(request, SW_ASK_UPGRADED "\n") == 0)
+        return sw_upgrade_result(d);
     return refusal(g_strdup("this daemon knows no such request"));
 }
 
-static char *fuse_options(const SwOptions *options)
+char *sw_daemon_fuse_options(const SwDaemon *d)
 {
-    g_autofree char *text = sw_options_fuse_text(options);
+    g_autofree char *text = sw_options_fuse_text(&d->options);
     return g_strconcat(text, geteuid() == 0 ? ",allow_other" : "", ",default_permissions", NULL);
 }
 
-static int set_up(Daemon *d, char **why)
+void sw_daemon_open_port(SwDaemon *d)
+{
+    d->port = sw_port_posix_new();
+    sw_port_posix_count(d->port, &d->metrics);
+    sw_port_posix_suit(d->port, d->source_fd, sw_daemon_warn, NULL);
+}
+
+SwKeeper *sw_daemon_new_keeper(SwDaemon *d)
+{
+    SwKeeperEvents events = {.happened = happened, .data = d};
+    return sw_keeper_new(d->port, d->control, d->options.config.lease_us, &events);
+}
+
+static int start_keeping(SwDaemon *d)
+{
+    d->keeping = sw_keeping_start(d->port, d->keeper);
+    d->sentry = sw_sentry_start(d->port, d->control, d->options.config.lease_us, told_by_sentry, d);
+    return d->keeping && d->sentry ? 0 : -EAGAIN;
+}
+
+static void attend(gpointer data)
+{
+    sw_upgrade_attend(data);
+}
+
+void sw_daemon_setup(SwDaemon *d, const char *fuse_options, SwServerSetup *ret_setup)
+{
+    *ret_setup = (SwServerSetup){.port = d->port, .overlay = d->overlay, .source = d->options.source};
+    ret_setup->mountpoint = d->options.mountpoint;
+    ret_setup->mount_options = d->options.mount_options;
+    ret_setup->fuse_options = fuse_options;
+    ret_setup->ready = ready;
+    ret_setup->ready_data = d;
+    ret_setup->trace = d->options.debug ? trace : NULL;
+    ret_setup->attend = attend;
+    ret_setup->alive = alive;
+    ret_setup->asked = asked;
+    d->alive = sw_alive_every(d->supervisor_fd >= 0 ? HANG_US : 0);
+}
+
+static int set_up(SwDaemon *d, char **why)
 {
     int r = check_mountpoint(d, why);
     if (r == 0)
         r = open_source(d, why);
     if (r < 0)
         return r;
-    d->port = sw_port_posix_new();
-    sw_port_posix_count(d->port, &d->metrics);
-    sw_port_posix_suit(d->port, d->source_fd, warn, NULL);
+    sw_daemon_open_port(d);
     r = sw_control_open(d->port, d->source_fd, d->options.source, &d->options.config, &d->control, why);
     if (r < 0)
         return r;
-    sw_control_on_note(d->control, note, d);
-    r = sw_overlay_new(d->port, d->control, &d->options.config, d->source_fd, note, d, &d->overlay);
+    sw_control_on_note(d->control, sw_daemon_note, d);
+    r = sw_overlay_new(d->port, d->control, &d->options.config, d->source_fd, sw_daemon_note, d, &d->overlay);
     if (r < 0) {
         *why = g_strdup_printf("cannot look at the source %s: %s", d->options.source, g_strerror(-r));
         return r;
     }
-    SwKeeperEvents events = {.happened = happened, .data = d};
-    d->keeper = sw_keeper_new(d->port, d->control, d->options.config.lease_us, &events);
-    d->keeping = sw_keeping_start(d->port, d->keeper);
-    d->sentry = sw_sentry_start(d->port, d->control, d->options.config.lease_us, told_by_sentry, d);
-    if (!d->keeping || !d->sentry) {
+    d->keeper = sw_daemon_new_keeper(d);
+    r = start_keeping(d);
+    if (r < 0) {
         *why = g_strdup("cannot start another thread");
-        return -EAGAIN;
+        return r;
     }
-    g_autofree char *options = fuse_options(&d->options);
-    SwServerSetup setup = {.port = d->port, .overlay = d->overlay, .source = d->options.source};
-    setup.mountpoint = d->options.mountpoint;
-    setup.mount_options = d->options.mount_options;
-    setup.fuse_options = options;
-    setup.ready = ready;
-    setup.ready_data = d;
-    setup.trace = d->options.debug ? trace : NULL;
-    setup.alive = alive;
-    setup.asked = asked;
-    d->alive = sw_alive_every(d->supervisor_fd >= 0 ? HANG_US : 0);
+    g_autofree char *options = sw_daemon_fuse_options(d);
+    SwServerSetup setup;
+    sw_daemon_setup(d, options, &setup);
     return sw_server_new(&setup, &d->server, why);
 }
 
-static void tear_down(Daemon *d)
+static void tear_down(SwDaemon *d)
 {
     sw_server_free(d->server);
     sw_sentry_stop(d->sentry);
@@ -379,6 +388,9 @@ static void tear_down(Daemon *d)
     sw_overlay_free(d->overlay);
     sw_keeping_stop(d->keeping);
     g_slist_free_full(g_steal_pointer(&d->configs), g_free);
+    g_clear_pointer(&d->remounted, g_ptr_array_unref);
+    g_clear_pointer(&d->upgrade_to, g_free);
+    g_clear_pointer(&d->upgrade_said, g_free);
     sw_keeper_free(d->keeper);
     int left = sw_control_close(d->control);
     if (left < 0)
@@ -393,12 +405,9 @@ static void tear_down(Daemon *d)
     sw_log_finish();
 }
 
-static int serve(Daemon *d)
+/* Until the mount has ended. */
+static int run(SwDaemon *d, int r, char *why)
 {
-    g_autofree char *why = NULL;
-    d->config = &d->options.config;
-    prepare_process();
-    int r = set_up(d, &why);
     if (r == 0) {
         r = sw_server_run(d->server);
         if (r < 0)
@@ -409,14 +418,42 @@ static int serve(Daemon *d)
     }
     if (r < 0)
         sw_log(SW_LOG_ERROR, "%s", why ? why : g_strerror(-r));
+    g_free(why);
     tear_down(d);
-    return r < 0 ? EXIT_MOUNT : EXIT_SUCCESS;
+    return r < 0 ? SW_EXIT_MOUNT : EXIT_SUCCESS;
+}
+
+static int serve(SwDaemon *d)
+{
+    char *why = NULL;
+    d->config = &d->options.config;
+    sw_daemon_prepare();
+    int r = set_up(d, &why);
+    return run(d, r, why);
+}
+
+/* Goes on with the mount of another daemon.  Until it is our turn nothing may be cleaned up: all of it is the other's.
+ */
+static int follow(SwDaemon *d)
+{
+    d->config = &d->options.config;
+    if (!d->options.foreground)
+        sw_log_to_system();
+    prctl(PR_SET_NAME, "safewritefs");
+    sw_daemon_prepare();
+    if (sw_upgrade_follow(d) < 0)
+        _exit(SW_EXIT_MOUNT);
+    if (start_keeping(d) < 0) {
+        sw_log(SW_LOG_ERROR, "cannot start another thread");
+        _exit(SW_EXIT_MOUNT);
+    }
+    return run(d, 0, NULL);
 }
 
 /* The supervisor's child. */
 static int serve_supervised(gpointer data, int fd, gboolean again)
 {
-    Daemon *d = data;
+    SwDaemon *d = data;
     /* The parent learns of a failure when the last copy is closed. */
     if (d->parent_fd >= 0)
         close(d->parent_fd);
@@ -431,7 +468,7 @@ static int serve_supervised(gpointer data, int fd, gboolean again)
 /* What was mounted has other options by now, which the next daemon begins with. */
 static void changed(gpointer data, const char *text)
 {
-    Daemon *d = data;
+    SwDaemon *d = data;
     g_autofree char *source = NULL, *why = NULL;
     g_autoptr(GPtrArray) tokens = NULL;
     SwConfig config;
@@ -444,7 +481,7 @@ static void changed(gpointer data, const char *text)
 
 static void clear_dead(gpointer data)
 {
-    Daemon *d = data;
+    SwDaemon *d = data;
     int r = sw_mounting_clear_dead(d->options.mountpoint);
     if (r < 0)
         sw_log(SW_LOG_WARNING, "the dead mount cannot be unmounted: %s", g_strerror(-r));
@@ -456,13 +493,13 @@ static void say(gboolean is_error, const char *text)
     sw_log_event(is_error ? SW_LOG_ERROR : SW_LOG_WARNING, &event, "%s", text);
 }
 
-static int supervise(Daemon *d)
+static int supervise(SwDaemon *d)
 {
     SwSupervised what = {.serve = serve_supervised, .ready = leave_terminal, .left_dead = clear_dead, .say = say};
     what.data = d;
     what.hang_us = HANG_US;
     what.changed = changed;
-    int status = sw_supervise(&what, EXIT_MOUNT);
+    int status = sw_supervise(&what, SW_EXIT_MOUNT);
     sw_options_clear(&d->options);
     sw_log_finish();
     return status;
@@ -476,20 +513,20 @@ static int wait_for_child(int fd)
     do
         n = read(fd, &byte, 1);
     while (n < 0 && errno == EINTR);
-    return n == 1 ? EXIT_SUCCESS : EXIT_MOUNT;
+    return n == 1 ? EXIT_SUCCESS : SW_EXIT_MOUNT;
 }
 
-static int serve_in_background(Daemon *d)
+static int serve_in_background(SwDaemon *d)
 {
     int ends[2];
     if (pipe2(ends, O_CLOEXEC) < 0 || fflush(NULL) != 0) {
         sw_log(SW_LOG_ERROR, "cannot start in the background: %s", g_strerror(errno));
-        return EXIT_MOUNT;
+        return SW_EXIT_MOUNT;
     }
     pid_t child = fork();
     if (child < 0) {
         sw_log(SW_LOG_ERROR, "cannot start in the background: %s", g_strerror(errno));
-        return EXIT_MOUNT;
+        return SW_EXIT_MOUNT;
     }
     if (child > 0) {
         close(ends[1]);
@@ -511,13 +548,13 @@ static void print_version(void)
 
 int main(int argc, char **argv)
 {
-    static Daemon d = {
+    static SwDaemon d = {
         .changing = PTHREAD_MUTEX_INITIALIZER, .place_fd = -1, .source_fd = -1, .parent_fd = -1, .supervisor_fd = -1};
     g_autofree char *why = NULL;
     sw_log_begin();
     if (sw_options_parse(argc, argv, SW_CONF_PATH, &d.options, &why) < 0) {
         sw_log(SW_LOG_ERROR, "%s", why);
-        return EXIT_MOUNT;
+        return SW_EXIT_MOUNT;
     }
     if (d.options.show_help)
         sw_options_print_help(stdout);
@@ -537,13 +574,15 @@ int main(int argc, char **argv)
         if (r < 0)
             sw_log(SW_LOG_ERROR, "%s", why);
         sw_options_clear(&d.options);
-        return r < 0 ? EXIT_MOUNT : EXIT_SUCCESS;
+        return r < 0 ? SW_EXIT_MOUNT : EXIT_SUCCESS;
     }
+    if (d.options.follow)
+        return follow(&d);
     /* Still in the process that was called, which can be interrupted while it waits. */
     if (find_source(&d, &why) < 0) {
         sw_log(SW_LOG_ERROR, "%s", why);
         sw_options_clear(&d.options);
-        return EXIT_MOUNT;
+        return SW_EXIT_MOUNT;
     }
     return d.options.foreground ? serve(&d) : serve_in_background(&d);
 }

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 #include "options.h"
+#include "follower.h"
 #include "option_table.h"
 
 #include <errno.h>
@@ -83,7 +84,11 @@ static gboolean take_switch(int letter, CommandLine *line, SwOptions *options)
         options->show_help = TRUE;
         return TRUE;
     case 's':
-        line->sloppy = TRUE;
+        line->sloppy = options->sloppy = TRUE;
+        return TRUE;
+    case 'F':
+        g_free(options->follow);
+        options->follow = g_strdup(optarg);
         return TRUE;
     default:
         return letter == 'n' || letter == 'v';
@@ -100,6 +105,7 @@ static int split_command_line(int argc, char **argv, CommandLine *line, SwOption
         {"check", no_argument, NULL, 'c'},
         {"version", no_argument, NULL, 'V'},
         {"help", no_argument, NULL, 'h'},
+        {SW_FOLLOWER_OPTION, required_argument, NULL, 'F'},
         {"read-only", no_argument, NULL, 'r'},
         {"read-write", no_argument, NULL, 'w'},
         {NULL, 0, NULL, 0},
@@ -162,8 +168,9 @@ static int take_operands(const GPtrArray *operands, SwOptions *options, char **r
     mountpoint = operands->pdata[1];
     if (!*source || !*mountpoint)
         return fail(ret_why, g_strdup("SOURCE and MOUNTPOINT must not be empty"));
-    options->source = absolute_path(source);
-    options->mountpoint = absolute_path(mountpoint);
+    /* They are absolute, and to look at them would be to ask the mount that nobody serves now. */
+    options->source = options->follow ? g_strdup(source) : absolute_path(source);
+    options->mountpoint = options->follow ? g_strdup(mountpoint) : absolute_path(mountpoint);
     return 0;
 }
 
@@ -446,6 +453,7 @@ void sw_options_clear(SwOptions *options)
         return;
     g_free(options->source);
     g_free(options->mountpoint);
+    g_free(options->follow);
     sw_config_clear(&options->config);
     g_ptr_array_unref(options->mount_options);
     g_ptr_array_unref(options->given);

@@ -22,6 +22,8 @@ typedef struct {
     gboolean foreground, debug;
     gboolean show_help, show_version; /* then nothing else in here means anything, but all is initialised */
     gboolean check_only;              /* --check: say whether the options are sound, mount nothing */
+    gboolean sloppy;                  /* unknown mount options are let pass */
+    char *follow;                     /* goes on with the mount of another daemon: follower.h; or NULL */
     gboolean remount;                 /* other options for what is mounted already: remount.h */
     gboolean allow_other;             /* asked for by name; only root gets that far */
     SwConfig config;

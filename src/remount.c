@@ -109,6 +109,19 @@ void sw_remount_flags(SwOptions *options, const GPtrArray *tokens)
     }
 }
 
+void sw_remount_remember(const GPtrArray *tokens, GPtrArray *all)
+{
+    for (guint i = 0; i < tokens->len; i++) {
+        const char *value;
+        const SwOptionSpec *spec = sw_option_of_token(tokens->pdata[i], &value);
+        gboolean is_flag =
+            spec && (spec->kind == SW_OPTION_FLAG || spec->kind == SW_OPTION_RO || spec->kind == SW_OPTION_RW);
+
+        if (spec && (is_flag || (has_field(spec) && sw_option_may_change(spec))))
+            g_ptr_array_add(all, g_strdup(tokens->pdata[i]));
+    }
+}
+
 gboolean sw_remount_split(const char *request, char **ret_source, GPtrArray **ret_tokens)
 {
     const char *end = strchr(request, '\n');

@@ -31,6 +31,9 @@ int sw_remount_settings(const SwOptions *options, const SwConfig *now, const GPt
 /* The mount options of a mount that is made anew: with the kernel's flags among `tokens`. */
 void sw_remount_flags(SwOptions *options, const GPtrArray *tokens);
 
+/* Adds those of `tokens` to `all` that sw_remount_settings may change, and the kernel's flags. */
+void sw_remount_remember(const GPtrArray *tokens, GPtrArray *all);
+
 /* The two lines of a request (core/ask.h), what its verb left; FALSE: there are not two. */
 gboolean sw_remount_split(const char *request, char **ret_source, GPtrArray **ret_tokens);
 

@@ -22,6 +22,7 @@ typedef struct {
     int signals;     /* signalfd */
     int daemon_fd;   /* where the present daemon speaks; -1: not any more */
     pid_t child;     /* 0 between two */
+    pid_t follower;  /* the daemon that goes on when `child` has ended; 0: none */
     gboolean answered, stopping;
     gboolean watched; /* the daemon is to say that it is alive */
     gboolean stopped; /* by a signal */
@@ -127,6 +128,8 @@ static void hear_one(Supervisor *supervisor, SwSays said, const char *text)
         supervisor->what->changed(supervisor->what->data, text);
     if (said == SW_SAYS_ALIVE || said == SW_SAYS_ENDING)
         supervisor->watched = said == SW_SAYS_ALIVE && supervisor->what->hang_us > 0;
+    if (said == SW_SAYS_FOLLOWED)
+        supervisor->follower = (pid_t)g_ascii_strtoll(text, NULL, 10);
     if (said != SW_SAYS_ANSWERS || supervisor->answered)
         return;
     supervisor->answered = TRUE;
@@ -218,26 +221,48 @@ static void listen_once(Supervisor *supervisor, gint64 timeout_us)
         hear_signals(supervisor);
 }
 
+/* The next news of a child: its status, or 0 for none.  Others than the daemon are orphans of one, and nobody's. */
+static pid_t next_news(Supervisor *supervisor, int *ret_status)
+{
+    pid_t pid;
+
+    do
+        pid = waitpid(-1, ret_status, WNOHANG | WUNTRACED | WCONTINUED);
+    while (pid > 0 && pid != supervisor->child);
+    return pid;
+}
+
+/* The daemon has ended: what it said before that, and whether another one of the same connection goes on. */
+static gboolean is_followed(Supervisor *supervisor)
+{
+    if (supervisor->daemon_fd >= 0)
+        hear_daemon(supervisor);
+    supervisor->child = supervisor->follower;
+    supervisor->follower = 0;
+    supervisor->stopped = FALSE;
+    supervisor->silent = 0;
+    if (supervisor->child && supervisor->stopping) /* which only the one before was told */
+        kill(supervisor->child, SIGTERM);
+    return supervisor->child > 0;
+}
+
 /* The status of the present daemon, as wait(2) gives it, when it has ended. */
 static int await_end(Supervisor *supervisor)
 {
     pid_t heard;
-    int status;
+    int status = 0;
 
     supervisor->look_us = g_get_monotonic_time() + look_apart_us(supervisor);
-    while ((heard = waitpid(supervisor->child, &status, WNOHANG | WUNTRACED | WCONTINUED)) == 0 ||
-           (heard > 0 && (WIFSTOPPED(status) || WIFCONTINUED(status)))) {
-        if (heard > 0) {
+    while ((heard = next_news(supervisor, &status)) == 0 ||
+           (heard > 0 && (WIFSTOPPED(status) || WIFCONTINUED(status) || is_followed(supervisor)))) {
+        if (heard > 0 && (WIFSTOPPED(status) || WIFCONTINUED(status)))
             hear_stop(supervisor, status);
+        if (heard > 0)
             continue;
-        }
         look_for_hang(supervisor);
         listen_once(supervisor, until_look_us(supervisor));
     }
     supervisor->child = 0;
-    /* It may have spoken and died before anybody listened. */
-    if (supervisor->daemon_fd >= 0)
-        hear_daemon(supervisor);
     drop_daemon_fd(supervisor);
     return status;
 }
@@ -303,6 +328,8 @@ int sw_supervise(const SwSupervised *what, int failure)
 
     take_signals(&supervisor);
     prctl(PR_SET_NAME, "safewritefs-sup");
+    /* A daemon that follows another is that one's child, and is to be ours when it has ended. */
+    prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0);
     if (supervisor.signals < 0 || !start(&supervisor)) {
         say(&supervisor, TRUE, g_strdup_printf("cannot start the daemon: %s", g_strerror(errno)));
         return failure;

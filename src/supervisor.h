@@ -39,17 +39,18 @@ gint64 sw_crashes_add(SwCrashes *crashes, gint64 now_us);
 
 /* What a daemon says to its supervisor. */
 typedef enum {
-    SW_SAYS_ANSWERS, /* its mount answers */
-    SW_SAYS_ALIVE,   /* it does what it is there for */
-    SW_SAYS_CHANGED, /* its options, as the text has it */
-    SW_SAYS_ENDING,  /* it comes to its end, which may take as long as it takes: silence means nothing any more */
+    SW_SAYS_ANSWERS,  /* its mount answers */
+    SW_SAYS_ALIVE,    /* it does what it is there for */
+    SW_SAYS_CHANGED,  /* its options, as the text has it */
+    SW_SAYS_FOLLOWED, /* by another daemon, a child of its own, whose pid the text is: this one ends now */
+    SW_SAYS_ENDING,   /* it comes to its end, which may take as long as it takes: silence means nothing any more */
 } SwSays;
 
 /* How often the supervisor looks within `hang_us`, and so how often at least a daemon should say that it is alive. */
 #define SW_HANG_LOOKS 6
 
 /* To be called in the daemon, with the socket it was given; nothing happens where that is -1, or nobody listens. `text`
- * belongs to SW_SAYS_CHANGED only, else it is NULL. */
+ * belongs to some of them, else it is NULL. */
 void sw_supervisor_tell(int fd, SwSays what, const char *text);
 
 typedef struct {

@@ -25,4 +25,10 @@ typedef struct {
 #define SW_ASK_CHECK "check"
 #define SW_ASK_CHANGE "change"
 
+/* "upgrade": another program goes on with the mount; on a line its full path, or nothing for that of the daemon.  "ok":
+ * it will be tried.  "upgraded": how that went, "ok", the version that goes on, and
+ * for how long nobody was served, in microseconds; "wait" until it is known. */
+#define SW_ASK_UPGRADE "upgrade"
+#define SW_ASK_UPGRADED "upgraded"
+
 #endif

@@ -70,6 +70,19 @@ static inline void sw_cond_wait_us(pthread_cond_t *cond, SwMutex *mutex, gint64 
     pthread_cond_clockwait(cond, mutex, CLOCK_MONOTONIC, &until);
 }
 
+/* FALSE: it could not be had until then (CLOCK_MONOTONIC).  It is tried now and then: the thread sanitizer does not
+ * know pthread_mutex_clocklock(3). */
+static inline gboolean sw_mutex_lock_until(SwMutex *mutex, gint64 until_us)
+{
+    gboolean locked = sw_mutex_trylock(mutex);
+
+    while (!locked && g_get_monotonic_time() < until_us) {
+        g_usleep(500);
+        locked = sw_mutex_trylock(mutex);
+    }
+    return locked;
+}
+
 /* Holds the mutex until the end of the block. */
 #define SW_HOLD(mutex) __attribute__((cleanup(sw_mutex_release_), unused)) SwMutex *sw_held_ = sw_mutex_hold_(mutex)
 

@@ -16,6 +16,7 @@ extern const SwCommand sw_doctor_command;
 extern const SwCommand sw_gc_command;
 extern const SwCommand sw_metrics_command;
 extern const SwCommand sw_top_command;
+extern const SwCommand sw_upgrade_command;
 extern const SwCommand sw_salvage_list_command;
 extern const SwCommand sw_salvage_restore_command;
 extern const SwCommand sw_salvage_drop_command;

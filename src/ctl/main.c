@@ -21,6 +21,7 @@ static const char help[] =
     "       safewritectl top [--json] [PATH]\n"
     "       safewritectl metrics [--json] [--textfile DIR] [PATH]\n"
     "       safewritectl doctor [--json] [--salvage-max SIZE] [PATH]\n"
+    "       safewritectl upgrade [--json] PATH [PROGRAM]\n"
     "       safewritectl salvage list [--json] PATH\n"
     "       safewritectl salvage restore [--json] [--to FILE] [--force] PATH ENTRY\n"
     "       safewritectl salvage drop [--json] PATH ENTRY|--all\n"
@@ -39,15 +40,16 @@ static const char help[] =
     "  top       what is done, each second anew\n"
     "  metrics   what mounts have counted, for Prometheus\n"
     "  doctor    what is wrong with this machine, a source or its mounts, and what to do\n"
+    "  upgrade   go on with a mount by another program file, with all that is open\n"
     "  salvage   show, bring back or remove bytes that could not be committed\n"
     "\n"
     "Each command has a --help of its own.  Exit status: 0 done, 1 failed, 2 wrong command line.\n";
 
 static const SwCommand *const commands[] = {
-    &sw_status_command,       &sw_hosts_command, &sw_stages_command,       &sw_locks_command,
-    &sw_break_command,        &sw_gc_command,    &sw_clean_command,        &sw_metrics_command,
-    &sw_doctor_command,       &sw_top_command,   &sw_salvage_list_command, &sw_salvage_restore_command,
-    &sw_salvage_drop_command,
+    &sw_status_command,          &sw_hosts_command,        &sw_stages_command,  &sw_locks_command,
+    &sw_break_command,           &sw_gc_command,           &sw_clean_command,   &sw_metrics_command,
+    &sw_doctor_command,          &sw_top_command,          &sw_upgrade_command, &sw_salvage_list_command,
+    &sw_salvage_restore_command, &sw_salvage_drop_command,
 };
 
 /* How many of the words make up its name; 0: it is not meant. */

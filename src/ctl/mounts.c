@@ -1,7 +1,10 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 #include "mounts.h"
 
+#include "../core/ask.h"
+
 #include <errno.h>
+#include <fcntl.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdlib.h>
@@ -109,7 +112,31 @@ const SwMount *sw_mounts_over(GPtrArray *mounts, const char *path, const char **
 
 /* ---- asking a mount */
 
-static void answer(const char *mountpoint, const char *key, int to)
+/* What a mount is asked: `size` bytes into `text`, or -errno. */
+typedef ssize_t (*Question)(const char *mountpoint, const char *key, char *text);
+
+static ssize_t ask_attribute(const char *mountpoint, const char *key, char *text)
+{
+    ssize_t size = getxattr(mountpoint, key, text, ATTRIBUTE_MAX);
+
+    return size < 0 ? -errno : size;
+}
+
+static ssize_t ask_daemon(const char *mountpoint, const char *request, char *text)
+{
+    g_autofree SwAsk *ask = g_new0(SwAsk, 1);
+    int fd = open(mountpoint, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+
+    if (fd < 0)
+        return -errno;
+    g_strlcpy(ask->text, request, sizeof ask->text);
+    if (ioctl(fd, SW_ASK_IOCTL, ask) < 0)
+        return -errno;
+    ask->text[sizeof ask->text - 1] = '\0';
+    return g_snprintf(text, sizeof ask->text, "%s", ask->text);
+}
+
+static void answer(Question question, const char *mountpoint, const char *key, int to)
 {
     g_autofree char *text = g_malloc(ATTRIBUTE_MAX);
     ssize_t size;
@@ -118,8 +145,8 @@ static void answer(const char *mountpoint, const char *key, int to)
     /* This process may not end before the daemon goes on, and who reads our output to its end is not to wait for it. */
     for (int fd = STDIN_FILENO; fd <= STDERR_FILENO; fd++)
         (void)close(fd);
-    size = getxattr(mountpoint, key, text, ATTRIBUTE_MAX);
-    r = size < 0 ? -errno : 0;
+    size = question(mountpoint, key, text);
+    r = (int)MIN(size, 0);
     if (write(to, &r, sizeof r) == sizeof r)
         for (ssize_t at = 0, put; at < size; at += put) {
             put = write(to, text + at, size - at);
@@ -152,7 +179,7 @@ static int read_answer(int from, GString *text)
     }
 }
 
-int sw_mount_attribute(const char *mountpoint, const char *key, char **ret_text)
+static int ask_in_time(Question question, const char *mountpoint, const char *key, char **ret_text)
 {
     g_autoptr(GString) text = g_string_new(NULL);
     int ends[2], r, said = -EIO;
@@ -162,7 +189,7 @@ int sw_mount_attribute(const char *mountpoint, const char *key, char **ret_text)
         return -errno;
     pid = fork();
     if (pid == 0)
-        answer(mountpoint, key, ends[1]);
+        answer(question, mountpoint, key, ends[1]);
     (void)close(ends[1]);
     r = pid < 0 ? -errno : read_answer(ends[0], text);
     (void)close(ends[0]);
@@ -174,9 +201,22 @@ int sw_mount_attribute(const char *mountpoint, const char *key, char **ret_text)
         return r;
     if (text->len >= sizeof said)
         memcpy(&said, text->str, sizeof said);
-    if (said == -ENODATA || said == -EOPNOTSUPP)
-        said = 0;
     if (said == 0)
         *ret_text = g_strdup(text->len > sizeof said ? text->str + sizeof said : "");
     return said;
+}
+
+int sw_mount_attribute(const char *mountpoint, const char *key, char **ret_text)
+{
+    int r = ask_in_time(ask_attribute, mountpoint, key, ret_text);
+
+    if (r != -ENODATA && r != -EOPNOTSUPP)
+        return r;
+    *ret_text = g_strdup("");
+    return 0;
+}
+
+int sw_mount_ask(const char *mountpoint, const char *request, char **ret_answer)
+{
+    return ask_in_time(ask_daemon, mountpoint, request, ret_answer);
 }

@@ -25,5 +25,7 @@ const SwMount *sw_mounts_over(GPtrArray *mounts, const char *path, const char **
  * process, with 3 s to answer: -ETIMEDOUT for a mount whose daemon stands still, which must not hang whoever looks.
  */
 int sw_mount_attribute(const char *mountpoint, const char *key, char **ret_text) G_GNUC_WARN_UNUSED_RESULT;
+/* A request to the daemon of a mount (core/ask.h), in the same way; `mountpoint` is its top. */
+int sw_mount_ask(const char *mountpoint, const char *request, char **ret_answer) G_GNUC_WARN_UNUSED_RESULT;
 
 #endif

@@ -42,6 +42,8 @@ static const char *ask(const SwServer *server, struct fuse_conn_info *conn)
         return "only a daemon of root's may";
     if (!(conn->capable & FUSE_CAP_PASSTHROUGH))
         return "the kernel has none (Linux 6.9, CONFIG_FUSE_PASSTHROUGH)";
+    if (!sw_greeting_allows(&server->greeting, FUSE_CAP_PASSTHROUGH))
+        return "the daemon before this one had none";
     conn->want |= FUSE_CAP_PASSTHROUGH;
     /* The other choice is a source that may be stacked, and no overlayfs that could be mounted over us. */
     conn->max_backing_stack_depth = FUSE_BACKING_STACKED_UNDER;

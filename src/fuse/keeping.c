@@ -52,6 +52,16 @@ SwKeeping *sw_keeping_start(SwPort *port, SwKeeper *keeper)
     return NULL;
 }
 
+gboolean sw_keeping_pause(SwKeeping *keeping, gint64 until_us)
+{
+    return sw_mutex_lock_until(&keeping->stepping, until_us);
+}
+
+void sw_keeping_go_on(SwKeeping *keeping)
+{
+    sw_mutex_unlock(&keeping->stepping);
+}
+
 void sw_keeping_retire(SwKeeping *keeping)
 {
     sw_keeper_retire(keeping->keeper);

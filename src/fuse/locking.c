@@ -13,6 +13,7 @@ struct SwLocking {
     SwOverlay *overlay;
     pthread_t thread;
 
+    SwMutex stepping; /* held over a step, and over a pause */
     SwMutex lock;
     pthread_cond_t kicked_cond;
     gboolean kicked, stop; /* protected by lock */
@@ -36,7 +37,9 @@ static void *run(void *data)
 
         locking->kicked = FALSE;
         sw_mutex_unlock(&locking->lock);
+        sw_mutex_lock(&locking->stepping);
         next_us = sw_overlay_lock_step(locking->overlay);
+        sw_mutex_unlock(&locking->stepping);
         sw_mutex_lock(&locking->lock);
         wait_until(locking, next_us);
     }
@@ -58,6 +61,7 @@ SwLocking *sw_locking_start(SwPort *port, SwOverlay *overlay)
     locking->port = port;
     locking->overlay = overlay;
     sw_mutex_init(&locking->lock);
+    sw_mutex_init(&locking->stepping);
     pthread_cond_init(&locking->kicked_cond, NULL);
     sigfillset(&all);
     pthread_sigmask(SIG_SETMASK, &all, &before);
@@ -69,6 +73,7 @@ SwLocking *sw_locking_start(SwPort *port, SwOverlay *overlay)
     }
     pthread_cond_destroy(&locking->kicked_cond);
     sw_mutex_clear(&locking->lock);
+    sw_mutex_clear(&locking->stepping);
     g_free(locking);
     return NULL;
 }
@@ -78,6 +83,16 @@ void sw_locking_kick(SwLocking *locking)
     SW_HOLD(&locking->lock);
     locking->kicked = TRUE;
     pthread_cond_signal(&locking->kicked_cond);
+}
+
+gboolean sw_locking_pause(SwLocking *locking, gint64 until_us)
+{
+    return sw_mutex_lock_until(&locking->stepping, until_us);
+}
+
+void sw_locking_go_on(SwLocking *locking)
+{
+    sw_mutex_unlock(&locking->stepping);
 }
 
 void sw_locking_stop(SwLocking *locking)
@@ -98,5 +113,6 @@ void sw_locking_free(SwLocking *locking)
         return;
     pthread_cond_destroy(&locking->kicked_cond);
     sw_mutex_clear(&locking->lock);
+    sw_mutex_clear(&locking->stepping);
     g_free(locking);
 }

@@ -20,7 +20,7 @@ gboolean sw_mounting_is_dead(const char *mountpoint)
            errno == ENOTCONN;
 }
 
-static int detach(const char *mountpoint)
+int sw_mounting_detach(const char *mountpoint)
 {
     const char *argv[] = {"fusermount3", "-u", "-z", "--", mountpoint, NULL};
     int status = -1;
@@ -39,7 +39,7 @@ int sw_mounting_clear_dead(const char *mountpoint)
     int r = 0;
 
     while (r == 0 && sw_mounting_is_dead(mountpoint))
-        r = detach(mountpoint);
+        r = sw_mounting_detach(mountpoint);
     return r;
 }
 

@@ -25,6 +25,9 @@ typedef struct {
 /* Asks the file system itself, not what the kernel remembers of it, and starts no automount. */
 gboolean sw_mounting_is_dead(const char *mountpoint);
 
+/* Unmounts, also what is in use; an ordinary user by fusermount3.  0 or -errno. */
+int sw_mounting_detach(const char *mountpoint);
+
 /* Takes all dead mounts off `mountpoint`.  0 also when there is none, else -errno. */
 int sw_mounting_clear_dead(const char *mountpoint) G_GNUC_WARN_UNUSED_RESULT;
 

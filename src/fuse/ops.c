@@ -14,21 +14,16 @@
 #include <linux/limits.h>
 #include <string.h>
 
-static SwHandle *handle_of(const struct fuse_file_info *fi)
+static SwDirHandle *dir_of(fuse_req_t req, const struct fuse_file_info *fi)
 {
-    return fi ? (SwHandle *)(uintptr_t)fi->fh : NULL;
-}
-
-static SwDirHandle *dir_of(const struct fuse_file_info *fi)
-{
-    return (SwDirHandle *)(uintptr_t)fi->fh;
+    return sw_overlay_dir(sw_overlay_of(req), fi->fh);
 }
 
 static int set_handle(SwOverlay *ov, struct fuse_file_info *fi, SwHandle *handle, SwNode *node)
 {
     SwManner manner;
     int r = sw_handle_settle(ov, handle, node, &manner);
-    fi->fh = (uintptr_t)handle;
+    fi->fh = sw_overlay_handle_id(ov, handle);
     fi->keep_cache = manner.caching == SW_CACHE_KEEP;
     fi->direct_io = manner.caching == SW_CACHE_NONE;
 #ifdef FUSE_CAP_PASSTHROUGH
@@ -59,6 +54,7 @@ static void op_init(void *data, struct fuse_conn_info *conn)
     conn->max_background = 64;
     conn->time_gran = 1;
     sw_backing_greet(server, conn);
+    sw_greeting_settle(&server->greeting, conn);
     sw_overlay_set_max_write(server->overlay, conn->max_write);
     g_atomic_int_set(&server->greeted, TRUE);
 }
@@ -94,7 +90,7 @@ static void op_getattr(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi
     struct stat st;
     gint64 attr_us = 0;
     SwNode *node = sw_node_of(ov, ino);
-    int r = sw_overlay_getattr(ov, &caller, node, handle_of(fi), &st, &attr_us);
+    int r = sw_overlay_getattr(ov, &caller, node, sw_handle_of(sw_overlay_of(req), fi), &st, &attr_us);
     sw_reply_attr(req, "getattr", r, &st, attr_us);
 }
 
@@ -196,7 +192,7 @@ static void op_create(fuse_req_t req, fuse_ino_t parent, const char *name, mode_
 static void op_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t offset, struct fuse_file_info *fi)
 {
     g_autofree char *buf = g_malloc(size);
-    ssize_t n = sw_overlay_read(sw_overlay_of(req), handle_of(fi), buf, size, offset);
+    ssize_t n = sw_overlay_read(sw_overlay_of(req), sw_handle_of(sw_overlay_of(req), fi), buf, size, offset);
     if (n < 0)
         sw_reply_error(req, "read", n);
     else
@@ -207,7 +203,8 @@ static void op_fallocate(fuse_req_t req, fuse_ino_t ino, int mode, off_t offset,
                          struct fuse_file_info *fi)
 {
     SwCaller caller = sw_caller_of(req);
-    int r = sw_overlay_fallocate(sw_overlay_of(req), &caller, handle_of(fi), mode, offset, length);
+    int r =
+        sw_overlay_fallocate(sw_overlay_of(req), &caller, sw_handle_of(sw_overlay_of(req), fi), mode, offset, length);
     sw_reply_error(req, "fallocate", r);
 }
 
@@ -215,14 +212,14 @@ static void op_copy_file_range(fuse_req_t req, fuse_ino_t from, off_t from_offse
                                fuse_ino_t to, off_t to_offset, struct fuse_file_info *to_fi, size_t size, int flags)
 {
     SwCaller caller = sw_caller_of(req);
-    ssize_t n = sw_overlay_copy_range(sw_overlay_of(req), &caller, handle_of(from_fi), from_offset, handle_of(to_fi),
-                                      to_offset, size);
+    ssize_t n = sw_overlay_copy_range(sw_overlay_of(req), &caller, sw_handle_of(sw_overlay_of(req), from_fi),
+                                      from_offset, sw_handle_of(sw_overlay_of(req), to_fi), to_offset, size);
     sw_reply_count(req, "copy_file_range", n);
 }
 
 static void op_lseek(fuse_req_t req, fuse_ino_t ino, off_t offset, int whence, struct fuse_file_info *fi)
 {
-    off_t at = sw_overlay_lseek(sw_overlay_of(req), handle_of(fi), offset, whence);
+    off_t at = sw_overlay_lseek(sw_overlay_of(req), sw_handle_of(sw_overlay_of(req), fi), offset, whence);
     if (at < 0)
         sw_reply_error(req, "lseek", at);
     else
@@ -297,7 +294,7 @@ static void op_opendir(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi
         return;
     }
     gboolean right;
-    fi->fh = (uintptr_t)handle;
+    fi->fh = sw_overlay_dir_id(ov, handle);
     fi->cache_readdir = sw_dir_handle_keeps(handle, &right);
     fi->keep_cache = right;
     if (fuse_reply_open(req, fi) < 0)
@@ -362,9 +359,9 @@ static void list_dir(fuse_req_t req, size_t size, off_t offset, struct fuse_file
     SwCaller caller = sw_caller_of(req);
     g_autofree char *buf = g_malloc(size);
     Listing list = {.req = req, .overlay = ov, .caller = &caller, .buf = buf, .size = size};
-    list.dir = dir_of(fi);
+    list.dir = dir_of(req, fi);
     list.offset = offset;
-    int r = sw_overlay_readdir(ov, &caller, dir_of(fi), offset, fill, &list);
+    int r = sw_overlay_readdir(ov, &caller, dir_of(req, fi), offset, fill, &list);
     if (r < 0 && list.used == 0)
         sw_reply_error(req, "readdir", r);
     else if (fuse_reply_buf(req, buf, list.used) < 0 && fill == fill_plus)
@@ -383,13 +380,13 @@ static void op_readdirplus(fuse_req_t req, fuse_ino_t ino, size_t size, off_t of
 
 static void op_releasedir(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 {
-    sw_overlay_releasedir(sw_overlay_of(req), dir_of(fi));
+    sw_overlay_releasedir(sw_overlay_of(req), dir_of(req, fi));
     fuse_reply_err(req, 0);
 }
 
 static void op_fsyncdir(fuse_req_t req, fuse_ino_t ino, int data_only, struct fuse_file_info *fi)
 {
-    sw_reply_error(req, "fsyncdir", sw_overlay_fsyncdir(sw_overlay_of(req), dir_of(fi)));
+    sw_reply_error(req, "fsyncdir", sw_overlay_fsyncdir(sw_overlay_of(req), dir_of(req, fi)));
 }
 
 const struct fuse_lowlevel_ops sw_fuse_ops = {

@@ -4,7 +4,9 @@
 
 /* Requests that may have to wait (ops_waiting.c), as struct fuse_lowlevel_ops names them. */
 
+#include "../core/bundle.h"
 #include "config.h"
+#include "reply.h"
 
 #include <fuse_lowlevel.h>
 
@@ -22,6 +24,9 @@ void sw_op_ioctl(fuse_req_t req, fuse_ino_t ino, unsigned int command, void *arg
                  unsigned flags, const void *in, size_t in_size, size_t out_size);
 
 /* ops_lock.c */
+#define SW_LOCK_MESSAGE_MAX 512
+/* Requests that wait for file locks: stored, or added to `messages` (of GByteArray, owned). */
+void sw_waiting_locks_carry(SwServer *server, SwBundle *bundle, GPtrArray *messages);
 void sw_op_getlk(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi, struct flock *lock);
 void sw_op_setlk(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi, struct flock *lock, int sleep);
 void sw_op_flock(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi, int operation);

@@ -21,7 +21,16 @@ typedef struct {
     SwHandle *handle;
     SwFileLock lock;
     int waited; /* how waiting for it ended */
+    /* of one that may wait: as it was read, for the daemon that follows */
+    GByteArray *message;
 } Locking;
+
+static void locking_free(Locking *locking)
+{
+    if (locking->message)
+        g_byte_array_unref(locking->message);
+    g_free(locking);
+}
 
 static void run_later(gpointer data);
 
@@ -49,7 +58,7 @@ static void run(Locking *locking, gboolean may_wait)
             return; /* it may be freed by now */
     }
     sw_reply_error(locking->req, "lock", r);
-    g_free(locking);
+    locking_free(locking);
 }
 
 static void run_later(gpointer data)
@@ -72,11 +81,16 @@ static void start(fuse_req_t req, const struct fuse_file_info *fi, const SwFileL
 {
     Locking *locking = g_new0(Locking, 1);
     *locking = (Locking){.req = req, .server = sw_server_of(req), .caller = sw_caller_of(req), .lock = *lock};
-    locking->handle = (SwHandle *)(uintptr_t)fi->fh;
+    locking->handle = sw_handle_of(sw_overlay_of(req), fi);
     locking->caller.interrupted = is_interrupted;
     locking->caller.interrupted_data = req;
-    if (lock->waits)
+    if (lock->waits) {
+        gsize size;
+        const void *message = sw_served_message(&size);
+        if (message)
+            locking->message = g_byte_array_append(g_byte_array_new(), message, (guint)size);
         fuse_req_interrupt_func(req, interrupted, locking->server->locking);
+    }
     run(locking, FALSE);
 }
 
@@ -110,7 +124,7 @@ void sw_op_flock(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi, int 
 void sw_op_getlk(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi, struct flock *lock)
 {
     SwFileLock range = range_of(req, fi, lock), other;
-    int r = sw_overlay_test_lock(sw_overlay_of(req), (SwHandle *)(uintptr_t)fi->fh, &range, &other);
+    int r = sw_overlay_test_lock(sw_overlay_of(req), sw_handle_of(sw_overlay_of(req), fi), &range, &other);
     if (r < 0) {
         sw_reply_error(req, "getlk", r);
         return;
@@ -123,4 +137,20 @@ void sw_op_getlk(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi, stru
         answer.l_pid = other.pid;
     }
     fuse_reply_lock(req, &answer);
+}
+
+/* ---- for the daemon that follows */
+
+void sw_waiting_locks_carry(SwServer *server, SwBundle *bundle, GPtrArray *messages)
+{
+    g_autoptr(GPtrArray) waits = sw_bundle_is_out(bundle) ? sw_overlay_lock_waits(server->overlay) : g_ptr_array_new();
+    guint n = sw_bundle_count(bundle, waits->len, G_MAXINT32);
+    for (guint i = 0; i < n; i++) {
+        GByteArray *message = i < waits->len ? ((Locking *)waits->pdata[i])->message : NULL;
+        sw_bundle_array(bundle, &message, SW_LOCK_MESSAGE_MAX);
+        if (!message)
+            sw_bundle_fail(bundle, "a request that waits for a file lock is not known");
+        else if (!sw_bundle_is_out(bundle))
+            g_ptr_array_add(messages, message);
+    }
 }

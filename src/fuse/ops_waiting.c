@@ -70,7 +70,7 @@ static Call call_new(fuse_req_t req, fuse_ino_t ino, const struct fuse_file_info
     call.caller.interrupted = is_interrupted;
     call.caller.interrupted_data = req;
     call.node = ino ? sw_node_of(server->overlay, ino) : NULL;
-    call.handle = fi ? (SwHandle *)(uintptr_t)fi->fh : NULL;
+    call.handle = sw_handle_of(server->overlay, fi);
     return call;
 }
 

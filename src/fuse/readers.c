@@ -26,7 +26,11 @@ struct SwReaders {
     pthread_t threads[READERS_MAX]; /* the first `n` */
     guint n, n_idle;
     gboolean greeted; /* INIT has been answered */
-    gint ended;       /* atomic */
+    gboolean paused;  /* no request is to be taken */
+    guint n_parked;   /* threads that have seen that */
+    pthread_cond_t moved;
+    SwGreeting *greeting;
+    gint ended; /* atomic */
 };
 
 static void woken(int signal)
@@ -103,15 +107,45 @@ static void disguise_tmpfile(struct fuse_buf *buf)
     header->len = buf->size = size;
 }
 
+static void wait_while_paused(SwReaders *readers)
+{
+    SW_HOLD(&readers->lock);
+    if (!readers->paused)
+        return;
+    readers->n_parked++;
+    pthread_cond_broadcast(&readers->left);
+    while (readers->paused)
+        pthread_cond_wait(&readers->moved, &readers->lock);
+    readers->n_parked--;
+}
+
 /* FALSE: the mount is gone, or the session is to end. */
 static gboolean receive(SwReaders *readers, struct fuse_buf *buf)
 {
     int r = -EINTR;
-    while (r == -EINTR && !fuse_session_exited(readers->session))
+    while (r == -EINTR && !fuse_session_exited(readers->session)) {
+        wait_while_paused(readers);
         r = fuse_session_receive_buf(readers->session, buf);
+    }
     if (r <= 0)
         g_atomic_int_set(&readers->ended, TRUE);
     return r > 0;
+}
+
+static void serve(struct fuse_session *session, SwServing *serving, struct fuse_buf *buf)
+{
+    SwServed served;
+    gboolean is_served = sw_served_begin(serving, &served, buf->mem, buf->size);
+    disguise_tmpfile(buf);
+    fuse_session_process_buf(session, buf);
+    if (is_served)
+        sw_served_end(serving, &served);
+}
+
+void sw_readers_serve(struct fuse_session *session, SwServing *serving, void *message, gsize size)
+{
+    struct fuse_buf buf = {.mem = message, .size = size};
+    serve(session, serving, &buf);
 }
 
 static void *reader(void *data)
@@ -120,13 +154,11 @@ static void *reader(void *data)
     struct fuse_buf buf = {0};
     gboolean stays = TRUE;
     while (stays && receive(readers, &buf)) {
-        SwServed served;
         begin_request(readers);
-        gboolean is_served = sw_served_begin(readers->serving, &served, buf.mem, buf.size);
-        disguise_tmpfile(&buf);
-        fuse_session_process_buf(readers->session, &buf);
-        if (is_served)
-            sw_served_end(readers->serving, &served);
+        if (sw_greeting_is_one(buf.mem, buf.size))
+            sw_greeting_first(readers->greeting, readers->session, &buf);
+        else
+            serve(readers->session, readers->serving, &buf);
         stays = end_request(readers);
     }
     free(buf.mem);
@@ -134,7 +166,7 @@ static void *reader(void *data)
     return NULL;
 }
 
-SwReaders *sw_readers_start(struct fuse_session *session, SwServing *serving)
+SwReaders *sw_readers_start(struct fuse_session *session, SwServing *serving, SwGreeting *greeting)
 {
     const struct sigaction wake = {.sa_handler = woken};
     SwReaders *readers = g_new0(SwReaders, 1);
@@ -142,10 +174,15 @@ SwReaders *sw_readers_start(struct fuse_session *session, SwServing *serving)
     readers->serving = serving;
     sw_mutex_init(&readers->lock);
     pthread_cond_init(&readers->left, NULL);
+    pthread_cond_init(&readers->moved, NULL);
+    readers->greeting = greeting;
+    readers->greeted = sw_greeting_is_over(greeting);
     sigaction(SIGUSR1, &wake, NULL);
     sw_mutex_lock(&readers->lock);
     if (!add_locked(readers))
         g_error("cannot make threads");
+    if (readers->greeted)
+        greet_locked(readers);
     sw_mutex_unlock(&readers->lock);
     return readers;
 }
@@ -153,6 +190,29 @@ SwReaders *sw_readers_start(struct fuse_session *session, SwServing *serving)
 gboolean sw_readers_ended(SwReaders *readers)
 {
     return g_atomic_int_get(&readers->ended);
+}
+
+gboolean sw_readers_pause(SwReaders *readers, gint64 until_us)
+{
+    SW_HOLD(&readers->lock);
+    readers->paused = TRUE;
+    /* One may be about to block when the first signal comes. */
+    while (readers->n_parked < readers->n && g_get_monotonic_time() < until_us) {
+        for (guint i = 0; i < readers->n; i++)
+            pthread_kill(readers->threads[i], SIGUSR1);
+        sw_cond_wait_us(&readers->left, &readers->lock, 2000);
+    }
+    readers->paused = readers->n_parked == readers->n;
+    if (!readers->paused)
+        pthread_cond_broadcast(&readers->moved);
+    return readers->paused;
+}
+
+void sw_readers_go_on(SwReaders *readers)
+{
+    SW_HOLD(&readers->lock);
+    readers->paused = FALSE;
+    pthread_cond_broadcast(&readers->moved);
 }
 
 gboolean sw_readers_come_on(SwReaders *readers)
@@ -175,6 +235,7 @@ void sw_readers_stop(SwReaders *readers)
     }
     sw_mutex_unlock(&readers->lock);
     pthread_cond_destroy(&readers->left);
+    pthread_cond_destroy(&readers->moved);
     sw_mutex_clear(&readers->lock);
     g_free(readers);
 }

@@ -10,6 +10,7 @@
  * server that is away), or behind another commit of the same stage, keeps nobody else from being served.  What waits
  * for a lease does not even keep a reader (ops_waiting.c).
  */
+#include "greeting.h"
 #include "served.h"
 
 #include <glib.h>
@@ -18,7 +19,13 @@ struct fuse_session;
 typedef struct SwReaders SwReaders;
 
 /* Signals that the caller has blocked stay blocked in the readers; SIGUSR1 is theirs. */
-SwReaders *sw_readers_start(struct fuse_session *session, SwServing *serving);
+SwReaders *sw_readers_start(struct fuse_session *session, SwServing *serving, SwGreeting *greeting);
+/* Takes no further request, and waits until all that were taken have been served or put off.  FALSE: that is not so by
+ * `until_us` (CLOCK_MONOTONIC), and nothing is changed. */
+gboolean sw_readers_pause(SwReaders *readers, gint64 until_us) G_GNUC_WARN_UNUSED_RESULT;
+void sw_readers_go_on(SwReaders *readers);
+/* Serves a request as if it had been read just now. */
+void sw_readers_serve(struct fuse_session *session, SwServing *serving, void *message, gsize size);
 /* Has one of them found that the mount is gone? */
 gboolean sw_readers_ended(SwReaders *readers);
 /* Does one of them wait for the next request, or are there as many as there may be?  FALSE also while another looks. */

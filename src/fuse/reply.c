@@ -30,12 +30,17 @@ SwCaller sw_caller_of(fuse_req_t req)
 
 SwNode *sw_node_of(SwOverlay *overlay, fuse_ino_t ino)
 {
-    return ino == FUSE_ROOT_ID ? sw_overlay_root(overlay) : (SwNode *)(uintptr_t)ino;
+    return ino == FUSE_ROOT_ID ? sw_overlay_root(overlay) : sw_overlay_node(overlay, ino);
 }
 
 fuse_ino_t sw_ino_of(SwOverlay *overlay, SwNode *node)
 {
-    return node == sw_overlay_root(overlay) ? FUSE_ROOT_ID : (fuse_ino_t)(uintptr_t)node;
+    return node == sw_overlay_root(overlay) ? FUSE_ROOT_ID : sw_overlay_node_id(overlay, node);
+}
+
+SwHandle *sw_handle_of(SwOverlay *overlay, const struct fuse_file_info *fi)
+{
+    return fi ? sw_overlay_handle(overlay, fi->fh) : NULL;
 }
 
 /* What was put aside is answered by a thread that serves nothing. */

@@ -19,6 +19,8 @@ SwServer *sw_server_of(fuse_req_t req);
 SwOverlay *sw_overlay_of(fuse_req_t req);
 
 SwNode *sw_node_of(SwOverlay *overlay, fuse_ino_t ino);
+/* NULL for NULL. */
+SwHandle *sw_handle_of(SwOverlay *overlay, const struct fuse_file_info *fi);
 fuse_ino_t sw_ino_of(SwOverlay *overlay, SwNode *node);
 
 /* Each of these ends the request. */

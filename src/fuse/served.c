@@ -20,6 +20,8 @@ struct SwServing {
 
 /* What this thread serves. */
 static __thread SwServed *current;
+static __thread const void *current_message;
+static __thread gsize current_size;
 
 SwServing *sw_serving_new(SwPort *port)
 {
@@ -65,6 +67,12 @@ static void add_locked(SwServing *serving, SwServed *served)
     g_queue_push_head_link(&serving->all, &served->link);
 }
 
+const void *sw_served_message(gsize *ret_size)
+{
+    *ret_size = current_size;
+    return current_message;
+}
+
 gboolean sw_served_begin(SwServing *serving, SwServed *served, const void *message, gsize size)
 {
     const struct fuse_in_header *header = message;
@@ -82,6 +90,8 @@ gboolean sw_served_begin(SwServing *serving, SwServed *served, const void *messa
     if (serving->trace.told)
         served->what = serving->trace.describe(serving->trace.data, message, size);
     current = served;
+    current_message = message;
+    current_size = size;
     SW_HOLD(&serving->lock);
     add_locked(serving, served);
     return TRUE;
@@ -164,8 +174,10 @@ void sw_served_end(SwServing *serving, SwServed *served)
     if (served->what)
         trace(serving, served);
     g_free(served->what);
-    if (current == served)
+    if (current == served) {
         current = NULL;
+        current_message = NULL;
+    }
     SW_HOLD(&serving->lock);
     g_queue_unlink(&serving->all, &served->link);
     serving->n_interrupted -= served->interrupted_us != 0;

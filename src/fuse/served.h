@@ -47,6 +47,8 @@ void sw_serving_free(SwServing *serving);
 /* From the next request on; before there are any. */
 void sw_serving_trace(SwServing *serving, const SwServedTrace *trace);
 
+/* The request that this thread is serving, as it was read; NULL: none. */
+const void *sw_served_message(gsize *ret_size);
 /* `message` is what was read from the device.  One that interrupts another is not served itself: FALSE, no end. */
 gboolean sw_served_begin(SwServing *serving, SwServed *served, const void *message, gsize size);
 /* Counts what was served, and how long that took. */

@@ -27,6 +27,8 @@ typedef struct {
     void (*trace)(const char *text);
     /* Somebody who may has sent a request (core/ask.h): the answer (g_free).  Called by any thread, with ready_data. */
     char *(*asked)(gpointer data, const char *request);
+    /* Called several times a second by the thread in sw_server_run, which may then use sw_server_pause. */
+    void (*attend)(gpointer data);
     /* Called several times a second by the thread in sw_server_run, as long as sw_server_is_sound; with ready_data. */
     void (*alive)(gpointer data);
 } SwServerSetup;
@@ -46,6 +48,23 @@ int sw_server_run(SwServer *server) G_GNUC_WARN_UNUSED_RESULT;
  * has just that table.  Says nothing about calls of the source, which may take as long as they take.
  */
 gboolean sw_server_is_sound(SwServer *server);
+
+/*
+ * Another daemon goes on with the mount (docs/design.md, "A daemon that is followed by another").
+ *
+ * pause    takes no further request, waits for what is being served, and stands still, but for those who wait for file
+ *          locks.  FALSE, and a sentence in *ret_why (g_free): that is not so by `until_us` (CLOCK_MONOTONIC); then all
+ *          goes on.  The kernel keeps what programs ask for meanwhile.
+ * go_on    ends a pause
+ * carry    within a pause: stores the device, what was agreed with the kernel, and who waits for file locks
+ * follow   as sw_server_new, of what was stored.  Until sw_server_run nothing is read and nothing answered.  -errno and
+ * a sentence.
+ */
+gboolean sw_server_pause(SwServer *server, gint64 until_us, char **ret_why) G_GNUC_WARN_UNUSED_RESULT;
+void sw_server_go_on(SwServer *server);
+void sw_server_carry(SwServer *server, SwBundle *bundle);
+int sw_server_follow(const SwServerSetup *setup, SwBundle *bundle, SwServer **ret_server,
+                     char **ret_why) G_GNUC_WARN_UNUSED_RESULT;
 
 /* Unmounts if need be and frees; waits for calls handed to other threads. */
 void sw_server_free(SwServer *server);

@@ -3,7 +3,9 @@
 #define SW_FUSE_SERVER_INTERNAL_H
 
 #include "../core/base.h"
+#include "../core/bundle.h"
 #include "config.h"
+#include "greeting.h"
 #include "locking.h"
 #include "readers.h"
 #include "server.h"
@@ -29,11 +31,18 @@ struct SwServer {
     gboolean mounted;
     gboolean is_own_mount; /* libfuse does not know of it: it took the place of a dead one */
     gboolean covers_dead;  /* which is still beneath it */
-    gint greeted;          /* atomic: INIT came */
-    gint stop;             /* atomic: the ticker shall end */
+    SwGreeting greeting;
+    SwMutex ticking;    /* held over a tick, and over a pause */
+    GPtrArray *waiting; /* of one that follows: requests to be served anew (GByteArray, owned) */
+    gint greeted;       /* atomic: INIT came */
+    gint stop;          /* atomic: the ticker shall end */
 };
 
 extern const struct fuse_lowlevel_ops sw_fuse_ops;
+
+/* ---- pausing.c */
+/* *ret_device is /dev/fuse as it is open. */
+void sw_server_carry_state(SwServer *server, SwBundle *bundle, int *ret_device);
 
 /* A request that is a FUSE_TMPFILE in disguise of a FUSE_CREATE carries this name (readers.c). */
 #define SW_TMPFILE_NAME ".safewritefs-tmpfile"

@@ -116,7 +116,7 @@ static gboolean unmount_own(SwServer *server)
     struct pollfd poll_fd = {.fd = fuse_session_fd(server->session)};
     if (poll(&poll_fd, 1, 0) == 1 && poll_fd.revents & POLLERR)
         return TRUE;
-    return umount2(server->setup.mountpoint, MNT_DETACH) == 0;
+    return sw_mounting_detach(server->setup.mountpoint) == 0;
 }
 
 static void unmount_session(SwServer *server)
@@ -131,16 +131,33 @@ static void unmount_session(SwServer *server)
         (void)!sw_mounting_clear_dead(server->setup.mountpoint);
 }
 
-int sw_server_new(const SwServerSetup *setup, SwServer **ret_server, char **ret_why)
+static SwServer *server_blank(const SwServerSetup *setup)
 {
     SwServer *server = g_new0(SwServer, 1);
     server->setup = *setup;
     server->port = setup->port;
     server->overlay = setup->overlay;
     server->privileged = geteuid() == 0;
+    sw_mutex_init(&server->ticking);
+    return server;
+}
+
+static void equip(SwServer *server)
+{
+    server->serving = sw_serving_new(server->port);
+    if (server->setup.trace)
+        sw_serving_trace(server->serving, &(SwServedTrace){describe, server->setup.trace, server});
+    server->workers = sw_workers_new(WAITERS_MAX);
+    sw_overlay_on_stale(server->overlay, forget_cached, server);
+}
+
+int sw_server_new(const SwServerSetup *setup, SwServer **ret_server, char **ret_why)
+{
+    SwServer *server = server_blank(setup);
     server->session = session_new(server);
     if (!server->session) {
         *ret_why = g_strdup("libfuse does not accept the mount options");
+        sw_mutex_clear(&server->ticking);
         g_free(server);
         return -EINVAL;
     }
@@ -154,17 +171,38 @@ int sw_server_new(const SwServerSetup *setup, SwServer **ret_server, char **ret_
         sw_server_free(server);
         return r;
     }
-    server->serving = sw_serving_new(server->port);
-    if (setup->trace)
-        sw_serving_trace(server->serving, &(SwServedTrace){describe, setup->trace, server});
-    server->workers = sw_workers_new(WAITERS_MAX);
+    equip(server);
     server->locking = sw_locking_start(server->port, server->overlay);
     if (!server->locking) {
         *ret_why = g_strdup("cannot make threads");
         sw_server_free(server);
         return -EAGAIN;
     }
-    sw_overlay_on_stale(server->overlay, forget_cached, server);
+    *ret_server = server;
+    return 0;
+}
+
+int sw_server_follow(const SwServerSetup *setup, SwBundle *bundle, SwServer **ret_server, char **ret_why)
+{
+    SwServer *server = server_blank(setup);
+    int device, r;
+    server->waiting = g_ptr_array_new_with_free_func((GDestroyNotify)g_byte_array_unref);
+    sw_server_carry_state(server, bundle, &device);
+    server->session = session_new(server);
+    g_autofree char *place = g_strdup_printf("/dev/fd/%d", device);
+    if (sw_bundle_failed(bundle) || !server->session || fuse_session_mount(server->session, place) != 0) {
+        *ret_why = g_strdup_printf("cannot take over the mount: %s",
+                                   sw_bundle_failed(bundle) ? sw_bundle_failed(bundle) : "libfuse does not accept it");
+        return -EINVAL;
+    }
+    r = sw_greeting_again(&server->greeting, server->session);
+    if (r < 0) {
+        *ret_why = g_strdup_printf("it would agree with the kernel on something else than the daemon before (%s)",
+                                   g_strerror(-r));
+        return r;
+    }
+    server->mounted = server->is_own_mount = TRUE;
+    equip(server);
     *ret_server = server;
     return 0;
 }
@@ -193,7 +231,9 @@ static void *ticker(void *data)
     gint64 trimmed = server->port->now_us(server->port);
     while (!g_atomic_int_get(&server->stop)) {
         Unanswered unanswered = {.server = server};
+        sw_mutex_lock(&server->ticking);
         gint64 next = sw_overlay_tick(server->overlay, may_wait, &unanswered);
+        sw_mutex_unlock(&server->ticking);
         gint64 now = server->port->now_us(server->port);
         if (now - trimmed >= TRIM_EVERY_US) {
             malloc_trim(0);
@@ -232,6 +272,8 @@ static void wait_for_end(SwServer *server, const sigset_t *signals)
     const struct timespec pause = {.tv_nsec = 100 * 1000 * 1000};
     while (!sw_readers_ended(server->readers) && sigtimedwait(signals, NULL, &pause) < 0) {
         sw_serving_let_go(server->serving, fuse_session_fd(server->session));
+        if (server->setup.attend)
+            server->setup.attend(server->setup.ready_data);
         if (server->setup.alive && sw_server_is_sound(server))
             server->setup.alive(server->setup.ready_data);
     }
@@ -248,12 +290,28 @@ static void block_signals(sigset_t *signals)
     signal(SIGPIPE, SIG_IGN);
 }
 
+/* Those who waited for file locks wait in the same order as before. */
+static gboolean serve_waiting(SwServer *server)
+{
+    server->locking = sw_locking_start(server->port, server->overlay);
+    if (!server->locking)
+        return FALSE;
+    for (guint i = 0; i < server->waiting->len; i++) {
+        GByteArray *message = server->waiting->pdata[i];
+        sw_readers_serve(server->session, server->serving, message->data, message->len);
+    }
+    g_clear_pointer(&server->waiting, g_ptr_array_unref);
+    return TRUE;
+}
+
 int sw_server_run(SwServer *server)
 {
     pthread_t tick;
     sigset_t signals;
     block_signals(&signals);
-    server->readers = sw_readers_start(server->session, server->serving);
+    if (server->waiting && !serve_waiting(server))
+        return -EAGAIN;
+    server->readers = sw_readers_start(server->session, server->serving, &server->greeting);
     gboolean ticking = pthread_create(&tick, NULL, ticker, server) == 0;
     gboolean up = announce(server);
     if (up)
@@ -276,5 +334,7 @@ void sw_server_free(SwServer *server)
     sw_serving_free(server->serving);
     unmount_session(server);
     fuse_session_destroy(server->session);
+    sw_greeting_clear(&server->greeting);
+    sw_mutex_clear(&server->ticking);
     g_free(server);
 }

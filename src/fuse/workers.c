@@ -80,6 +80,19 @@ void sw_workers_push(SwWorkers *workers, void (*func)(gpointer data), gpointer d
     sw_mutex_unlock(&workers->lock);
 }
 
+guint sw_workers_drain(SwWorkers *workers, gint64 until_us)
+{
+    SW_HOLD(&workers->lock);
+    guint n = g_queue_get_length(&workers->jobs) + workers->n_threads - workers->n_idle;
+    while (n && g_get_monotonic_time() < until_us) {
+        sw_mutex_unlock(&workers->lock);
+        g_usleep(1000);
+        sw_mutex_lock(&workers->lock);
+        n = g_queue_get_length(&workers->jobs) + workers->n_threads - workers->n_idle;
+    }
+    return n;
+}
+
 void sw_workers_free(SwWorkers *workers)
 {
     if (!workers)

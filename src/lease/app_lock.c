@@ -498,3 +498,23 @@ int sw_app_lock_server_now(SwControl *control, struct timespec *ret_now)
         *ret_now = st.st_ctim;
     return r;
 }
+
+/* ---- for the daemon that follows */
+
+void sw_app_lock_carry(SwControl *control, SwBundle *bundle, SwAppLock *lock)
+{
+    SwEpoch *epoch = (SwEpoch *)lock->epoch;
+    guint kind;
+
+    SW_BUNDLE(bundle, lock->key);
+    sw_epoch_carry(control, bundle, &epoch);
+    lock->epoch = epoch;
+    SW_BUNDLE(bundle, lock->says);
+    sw_bundle_text(bundle, &lock->text, SW_LINK_SIZE);
+    kind = lock->says.kind;
+    if (kind > SW_LOCK_DIR || !memchr(lock->says.path, '\0', sizeof lock->says.path) ||
+        !memchr(lock->says.host_id, '\0', sizeof lock->says.host_id))
+        sw_bundle_fail(bundle, "a lock's record is none");
+    if (!epoch)
+        sw_bundle_fail(bundle, "a lock is of no epoch");
+}

@@ -14,6 +14,7 @@
  * source each, may be called from any thread, and wait for other hosts for some milliseconds at most.
  */
 
+#include "../core/bundle.h"
 #include "control.h"
 
 /* A regular file that is larger, or a directory with more entries or larger ones, is data (C18). */
@@ -29,6 +30,8 @@ typedef struct {
 } SwAppLock;
 
 void sw_app_lock_clear(SwAppLock *lock);
+/* For the daemon that follows. */
+void sw_app_lock_carry(SwControl *control, SwBundle *bundle, SwAppLock *lock);
 
 /*
  * Makes the record of a lock that is about to be made; `lock->says` is filled in but for host and sequence, and the

@@ -278,3 +278,24 @@ void sw_carriers_sweep(SwControl *control)
     for (guint i = 0; i < names->len; i++)
         sweep_one(control, names->pdata[i], &now);
 }
+
+/* ---- for the daemon that follows */
+
+void sw_carrier_carry(SwControl *control, SwBundle *bundle, SwCarrier **carrier)
+{
+    gboolean is_there = *carrier != NULL;
+
+    SW_BUNDLE(bundle, is_there);
+    if (!is_there)
+        return;
+    if (!*carrier) {
+        *carrier = g_new0(SwCarrier, 1);
+        (*carrier)->control = control;
+    }
+    sw_bundle_fd(bundle, &(*carrier)->fd);
+    sw_bundle_field(bundle, (*carrier)->name, sizeof(*carrier)->name);
+    if ((*carrier)->fd < 0 || strchr((*carrier)->name, '/'))
+        sw_bundle_fail(bundle, "a carrier is none");
+    else if (!sw_bundle_is_out(bundle))
+        sw_port_posix_adopt(control->port, (*carrier)->fd);
+}

@@ -17,6 +17,7 @@
  * a time.
  */
 
+#include "../core/bundle.h"
 #include "../core/range_locks.h"
 #include "control.h"
 
@@ -34,6 +35,9 @@ int sw_carrier_open(SwControl *control, guint64 key, SwCarrierKind kind,
 gboolean sw_carrier_is_used(SwControl *control, guint64 key);
 /* Ends all locks that this host has on it.  NULL is allowed. */
 void sw_carrier_close(SwCarrier *carrier);
+
+/* For the daemon that follows: NULL, or a carrier with its descriptor, and so with all its locks. */
+void sw_carrier_carry(SwControl *control, SwBundle *bundle, SwCarrier **carrier);
 
 /* Gives this host the mode on those bytes of `range`; the rest of it does not matter.  -EAGAIN: another host has them.
  */

@@ -441,3 +441,18 @@ int sw_content_lease_release(SwContentLease *lease)
     lease_free(lease);
     return r;
 }
+
+/* ---- for the daemon that follows */
+
+void sw_content_leases_carry(SwContentLeases *leases, SwBundle *bundle)
+{
+    GHashTableIter iter;
+    gpointer slot;
+
+    g_hash_table_iter_init(&iter, leases->slots);
+    while (g_hash_table_iter_next(&iter, NULL, &slot))
+        if (!g_queue_is_empty(&((Slot *)slot)->leases))
+            sw_bundle_fail(bundle, "a lease is held or waited for");
+    SW_BUNDLE(bundle, leases->sequence);
+    SW_BUNDLE(bundle, leases->rival_us);
+}

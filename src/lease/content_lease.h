@@ -16,6 +16,7 @@
  * copy of the file first (docs/protocol.md, P14), so that the name leads to another inode afterwards.
  */
 
+#include "../core/bundle.h"
 #include "control.h"
 
 typedef struct SwContentLeases SwContentLeases;
@@ -23,6 +24,9 @@ typedef struct SwContentLease SwContentLease;
 
 SwContentLeases *sw_content_leases_new(SwPort *port, SwControl *control, int source_fd);
 void sw_content_leases_free(SwContentLeases *leases);
+
+/* For the daemon that follows; fails while anybody holds or wants one. */
+void sw_content_leases_carry(SwContentLeases *leases, SwBundle *bundle);
 
 /* How the previous holder ended, for the caller to act on. */
 typedef enum { SW_PREDECESSOR_CLEAN, SW_PREDECESSOR_BROKEN } SwPredecessor;

@@ -98,7 +98,7 @@ void sw_control_on_note(SwControl *control, SwNoteFunc note, gpointer data)
 
 /* ---- open and close */
 
-static SwControl *control_new(SwPort *port, const char *source_path, const SwConfig *config)
+SwControl *sw_control_blank(SwPort *port, const char *source_path, const SwConfig *config)
 {
     SwControl *control = g_new0(SwControl, 1);
 
@@ -158,7 +158,7 @@ int sw_control_open(SwPort *port, int source_fd, const char *source_path, const 
 
     if (r < 0)
         return sw_refuse(ret_why, -r, "cannot act as the daemon itself: %s", g_strerror(-r));
-    control = control_new(port, source_path, config);
+    control = sw_control_blank(port, source_path, config);
     r = open_source(control, source_fd, ret_why);
     if (r == 0)
         r = sw_check_above(control, ret_why);

@@ -22,6 +22,7 @@
  * (`become(NULL)`) unless they say otherwise and leave the thread so.
  */
 
+#include "../core/bundle.h"
 #include "../core/config.h"
 #include "../core/event.h"
 #include "../core/record.h"
@@ -45,6 +46,17 @@ typedef struct SwEpoch SwEpoch;
  */
 int sw_control_open(SwPort *port, int source_fd, const char *source_path, const SwConfig *config,
                     SwControl **ret_control, char **ret_why) G_GNUC_WARN_UNUSED_RESULT;
+
+/*
+ * For a daemon that follows this one as the same host (core/bundle.h): stores what there is, and changes nothing; no
+ * other call may be running.
+ */
+void sw_control_carry(SwControl *control, SwBundle *bundle);
+/* As sw_control_open, of what was stored, without a call that changes the source.  If the bundle has failed, the
+ * process is to end without a further call. */
+SwControl *sw_control_resume(SwPort *port, const char *source_path, const SwConfig *config, SwBundle *bundle);
+/* One of the control's epochs, or NULL. */
+void sw_epoch_carry(SwControl *control, SwBundle *bundle, SwEpoch **epoch);
 
 /* Other bounds from now on: salvage-max, salvage-age, edit-copy-max, and keep-old where old versions are kept. */
 void sw_control_set_limits(SwControl *control, const SwConfig *config);

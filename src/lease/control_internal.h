@@ -14,6 +14,7 @@
  * left.c           what we put up for others to see, and could not take away
  * salvage.c        entries: put, scan, trim
  * carrier.c        what stands for a file when it is locked
+ * carry.c          all of this, for the daemon that follows
  * old.c            what was replaced or removed, and is still read
  */
 
@@ -119,7 +120,15 @@ static inline SwEpoch *sw_epoch_now(const SwControl *control)
     return __atomic_load_n(&control->epoch, __ATOMIC_ACQUIRE);
 }
 
+/* ---- control.c */
+
+/* One that has nothing open. */
+SwControl *sw_control_blank(SwPort *port, const char *source_path, const SwConfig *config);
+
 /* ---- epoch.c */
+
+/* One that has nothing open, and no id. */
+SwEpoch *sw_epoch_blank(void);
 
 /* A small text of the machine, without the end of its line; "" when there is none. */
 void sw_read_machine_text(SwPort *port, const char *path, char *ret_text, size_t size);

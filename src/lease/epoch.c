@@ -138,7 +138,7 @@ static int make_old_dir(SwControl *control, SwEpoch *epoch)
     return r;
 }
 
-static SwEpoch *epoch_new(void)
+SwEpoch *sw_epoch_blank(void)
 {
     SwEpoch *epoch = g_new0(SwEpoch, 1);
 
@@ -217,7 +217,7 @@ static void note_source_time(SwControl *control, const SwEpoch *epoch)
 
 int sw_epoch_claim(SwControl *control)
 {
-    SwEpoch *epoch = epoch_new();
+    SwEpoch *epoch = sw_epoch_blank();
     Claim claim = {.control = control, .epoch = epoch};
     int r;
 

@@ -176,3 +176,24 @@ gboolean sw_control_has_old(SwControl *control, ino_t ino)
             return TRUE;
     return FALSE;
 }
+
+/* ---- for the daemon that follows */
+
+void sw_olds_carry(SwControl *control, SwBundle *bundle)
+{
+    guint n = sw_bundle_count(bundle, control->kept.length, G_MAXINT32);
+    GList *at = control->kept.head;
+
+    for (guint i = 0; i < n; i++) {
+        Kept *kept = at ? at->data : g_new0(Kept, 1);
+
+        sw_epoch_carry(control, bundle, &kept->old.epoch);
+        SW_BUNDLE(bundle, kept->old.number);
+        SW_BUNDLE(bundle, kept->due_us);
+        if (!kept->old.epoch)
+            sw_bundle_fail(bundle, "an old version is of no epoch");
+        if (!at)
+            g_queue_push_tail(&control->kept, kept);
+        at = at ? at->next : NULL;
+    }
+}

@@ -51,5 +51,7 @@ gint64 sw_old_tick(SwControl *control, gint64 now_us);
 /* ---- for control.c */
 gboolean sw_old_wanted(SwPort *port, const SwConfig *config);
 void sw_old_forget(SwControl *control);
+/* Those that are to be dropped, for the daemon that follows. */
+void sw_olds_carry(SwControl *control, SwBundle *bundle);
 
 #endif

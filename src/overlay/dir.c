@@ -3,7 +3,7 @@
  * Directories: the source's own entries at the source's own positions, without what is ours, then the new files that
  * only this caller (C15) or this host (C16) sees.
  */
-#include "internal.h"
+#include "carry.h"
 
 #include <dirent.h>
 #include <errno.h>
@@ -25,7 +25,9 @@ typedef struct {
 } Dirent;
 
 struct SwDirHandle {
-    SwNode *node; /* counted */
+    guint64 kernel_id; /* as that of a node */
+    GList link;        /* SwOverlay.lock: in SwOverlay.open_dirs */
+    SwNode *node;      /* counted */
     int fd;
     SwListing *listing; /* NULL: the kernel keeps nothing of what it reads here */
     gboolean right;     /* what it has kept of others is right */
@@ -98,6 +100,8 @@ int sw_overlay_opendir(SwOverlay *ov, const SwCaller *caller, SwNode *node, SwDi
     handle->fd = fd;
     handle->listing = sw_listing_open(ov, node, &st, &handle->right);
     handle->wish = sw_reader_opens(ov, caller->tid, node);
+    handle->kernel_id = 0;
+    handle->link = (GList){.data = handle};
     handle->position = 0;
     handle->at = handle->filled = 0;
     handle->at_end = FALSE;
@@ -105,6 +109,7 @@ int sw_overlay_opendir(SwOverlay *ov, const SwCaller *caller, SwNode *node, SwDi
     sw_mutex_init(&handle->lock);
     sw_mutex_lock(&ov->lock);
     sw_node_ref_locked(node);
+    g_queue_push_tail_link(&ov->open_dirs, &handle->link);
     sw_mutex_unlock(&ov->lock);
     *ret_handle = handle;
     return 0;
@@ -220,9 +225,85 @@ void sw_overlay_releasedir(SwOverlay *ov, SwDirHandle *handle)
     ov->port->close(ov->port, handle->fd);
     if (handle->listing)
         sw_listing_close(ov, handle->listing);
-    sw_node_unref(ov, handle->node);
+    sw_mutex_lock(&ov->lock);
+    g_queue_unlink(&ov->open_dirs, &handle->link);
+    sw_node_unref_locked(ov, handle->node);
+    sw_mutex_unlock(&ov->lock);
+    sw_ids_drop(ov, handle->kernel_id);
     if (handle->extras)
         g_ptr_array_unref(handle->extras);
     sw_mutex_clear(&handle->lock);
     g_free(handle);
+}
+
+guint64 sw_overlay_dir_id(SwOverlay *ov, SwDirHandle *handle)
+{
+    return sw_ids_of(ov, handle->kernel_id, handle);
+}
+
+/* ---- for the daemon that follows */
+
+static void carry_extras(SwBundle *bundle, SwDirHandle *handle)
+{
+    gboolean has = handle->extras != NULL;
+    SW_BUNDLE(bundle, has);
+    if (!has)
+        return;
+    guint n = sw_bundle_count(bundle, handle->extras ? handle->extras->len : 0, G_MAXINT32);
+    if (!handle->extras)
+        handle->extras = g_ptr_array_new_with_free_func(g_free);
+    for (guint i = 0; i < n; i++) {
+        char *name = i < handle->extras->len ? handle->extras->pdata[i] : NULL;
+        sw_bundle_text(bundle, &name, NAME_MAX + 1);
+        if (i >= handle->extras->len)
+            g_ptr_array_add(handle->extras, name ? name : g_strdup(""));
+    }
+}
+
+/* What was read and not given is read again: no reader goes on at that position, for it is none of a directory. */
+static void carry_dir(SwCarriage *carriage, SwDirHandle *handle)
+{
+    SwBundle *bundle = carriage->bundle;
+    guint wish = handle->wish;
+    gboolean is_listing = handle->listing != NULL;
+    sw_bundle_mark(bundle, "directory");
+    if (sw_bundle_is_out(bundle))
+        handle->kernel_id = sw_overlay_dir_id(carriage->overlay, handle);
+    SW_BUNDLE(bundle, handle->kernel_id);
+    SW_CARRY(carriage, SW_CARRY_NODE, handle->node, TRUE);
+    sw_bundle_fd(bundle, &handle->fd);
+    SW_BUNDLE(bundle, is_listing);
+    SW_BUNDLE(bundle, handle->right);
+    sw_bundle_choice(bundle, &wish, SW_WISH_ATTRIBUTES);
+    handle->wish = wish;
+    carry_extras(bundle, handle);
+    if (!handle->node || handle->fd < 0 || (is_listing && !handle->node->listing))
+        sw_bundle_fail(bundle, "an open directory is none");
+    else
+        handle->listing = is_listing ? handle->node->listing : NULL;
+}
+
+static SwDirHandle *blank_dir(SwOverlay *ov)
+{
+    SwDirHandle *handle = g_new0(SwDirHandle, 1);
+    handle->link.data = handle;
+    handle->position = -1;
+    sw_mutex_init(&handle->lock);
+    g_queue_push_tail_link(&ov->open_dirs, &handle->link);
+    return handle;
+}
+
+void sw_dirs_carry(SwCarriage *carriage)
+{
+    SwOverlay *ov = carriage->overlay;
+    gboolean out = sw_bundle_is_out(carriage->bundle);
+    guint n = sw_bundle_count(carriage->bundle, ov->open_dirs.length, G_MAXINT32);
+    GList *at = ov->open_dirs.head;
+    for (guint i = 0; i < n; i++) {
+        SwDirHandle *handle = out ? at->data : blank_dir(ov);
+        carry_dir(carriage, handle);
+        if (!out && !sw_bundle_failed(carriage->bundle))
+            sw_ids_inherit(ov, &handle->kernel_id, handle);
+        at = out ? at->next : NULL;
+    }
 }

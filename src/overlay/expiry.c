@@ -2,7 +2,7 @@
 /*
  * Locks whose modification time says until when they are held, as flufl.lock makes them (L9).
  */
-#include "internal.h"
+#include "carry.h"
 
 #include <string.h>
 
@@ -111,5 +111,27 @@ void sw_expiry_tick(SwExpiry *expiry, gint64 now)
             continue;
         grant_free(at->data);
         expiry->grants = g_slist_delete_link(expiry->grants, at);
+    }
+}
+
+/* For the daemon that follows. */
+void sw_expiry_carry(SwExpiry *expiry, SwBundle *bundle)
+{
+    gboolean out = sw_bundle_is_out(bundle);
+    guint n = sw_bundle_count(bundle, g_slist_length(expiry->grants), GRANTS_MAX);
+    GSList *at = expiry->grants;
+    for (guint i = 0; i < n; i++) {
+        Grant *grant = out ? at->data : g_new0(Grant, 1);
+        SW_BUNDLE(bundle, grant->dir_ino);
+        sw_bundle_text(bundle, &grant->name, NAME_MAX + 1);
+        SW_BUNDLE(bundle, grant->pid);
+        SW_BUNDLE(bundle, grant->until_us);
+        if (!grant->name)
+            sw_bundle_fail(bundle, "a lock has no name");
+        if (!out && grant->name)
+            expiry->grants = g_slist_append(expiry->grants, grant);
+        else if (!out)
+            g_free(grant);
+        at = out ? at->next : NULL;
     }
 }

@@ -98,6 +98,13 @@ static SwLockedFile *file_new(SwOverlay *ov, SwCarrierKind kind)
     return file;
 }
 
+SwLockedFile *sw_locked_file_blank(SwOverlay *ov)
+{
+    SwLockedFile *file = file_new(ov, SW_CARRIER_FCNTL);
+    file->refs = 0;
+    return file;
+}
+
 static void list_locked(SwFileLocks *locks, SwLockedFile *file, guint64 key)
 {
     file->key = key;

@@ -91,6 +91,8 @@ struct SwFileLocks {
     gpointer changed_data;
 };
 
+/* One without a reference, to be filled in. */
+SwLockedFile *sw_locked_file_blank(SwOverlay *ov);
 SwLockedFile *sw_locked_file_ref_locked(SwLockedFile *file);
 void sw_locked_file_unref(SwLockedFile *file);
 /* The file of the handle for that kind of lock, with a reference. */

@@ -74,6 +74,7 @@ typedef struct {
 
 /* There is one for each name that the kernel has cached, which may be millions. */
 struct SwNode {
+    guint64 kernel_id;     /* of one that an earlier daemon made: how the kernel calls it (ids.c); else 0 */
     SwIdentity id;         /* L: of the committed version, or of the stage file once it is being committed */
     gboolean listed;       /* L: in SwOverlay.nodes under `id` */
     mode_t type;           /* S_IFMT bits */
@@ -179,6 +180,7 @@ typedef enum {
 } SwHandleKind;
 
 struct SwHandle {
+    guint64 kernel_id; /* as that of a node */
     SwHandleKind kind; /* atomic: STAGED becomes INPLACE with a file lock; ask sw_handle_kind */
     int flags;
     SwCaching caching;
@@ -301,6 +303,11 @@ struct SwOverlay {
     GQueue looks;         /* L: of SwHandle, in the order in which they are to look whether what they read is old */
     GSList *lingering;    /* L: committed stages that some handle may still write, counted */
     SwReader readers[64]; /* L: of directories, by thread */
+    GQueue open_dirs;     /* L: of SwDirHandle */
+
+    guint generation;       /* how many daemons this mount has had before */
+    SwMutex inherited_lock; /* taken after all others */
+    GHashTable *inherited;  /* inherited_lock: id -> node, handle or open directory of an earlier daemon */
 };
 
 /* The settings now; `mount -o remount` changes them between two looks. */
@@ -312,6 +319,13 @@ static inline const SwConfig *sw_config_of(const SwOverlay *ov)
 /* ---- io.c */
 /* Where a handle reads now; with a reference. */
 SwFile *sw_handle_file(SwOverlay *ov, SwHandle *handle);
+
+/* ---- ids.c */
+/* The kernel knows the object by this number, which is the object's own. */
+void sw_ids_inherit(SwOverlay *ov, const guint64 *id, gpointer object);
+/* One that ends, with its kernel_id. */
+void sw_ids_drop(SwOverlay *ov, guint64 inherited);
+guint64 sw_ids_of(const SwOverlay *ov, guint64 inherited, gconstpointer object);
 
 /* ---- in_place.c */
 /* The name of a handle's file, of a stage the one that it would be committed under; FALSE: none.  *ret_parent comes

@@ -360,6 +360,7 @@ static void handle_free(SwOverlay *ov, SwHandle *handle)
     if (handle->pending)
         g_byte_array_unref(handle->pending);
     sw_mutex_clear(&handle->lock);
+    sw_ids_drop(ov, handle->kernel_id);
     g_free(handle);
 }
 

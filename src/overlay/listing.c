@@ -9,7 +9,7 @@
  * at the last heartbeat; no other clock is compared with the source's (C23).  A listing that shows one caller's own new
  * files is nobody else's (C15).
  */
-#include "internal.h"
+#include "carry.h"
 
 /* Of any file system's times; ext3 and NFS servers over it have whole seconds. */
 #define TICK_US (2 * G_USEC_PER_SEC)
@@ -102,4 +102,20 @@ void sw_reader_looks_up(SwOverlay *ov, pid_t tid, SwNode *dir, mode_t type)
     SwReader *reader = reader_locked(ov, tid);
     if (reader->dir == dir)
         reader->wish = SW_WISH_ATTRIBUTES;
+}
+
+/* ---- for the daemon that follows */
+
+void sw_listing_carry(SwBundle *bundle, SwListing **listing)
+{
+    gboolean is_there = *listing != NULL;
+    SW_BUNDLE(bundle, is_there);
+    if (!is_there)
+        return;
+    if (!*listing)
+        *listing = g_new0(SwListing, 1);
+    SW_BUNDLE(bundle, (*listing)->stamp);
+    SW_BUNDLE(bundle, (*listing)->since_us);
+    SW_BUNDLE(bundle, (*listing)->n_open);
+    SW_BUNDLE(bundle, (*listing)->right);
 }

@@ -237,6 +237,19 @@ gint64 sw_overlay_lock_step(SwOverlay *ov)
     return next;
 }
 
+GPtrArray *sw_overlay_lock_waits(SwOverlay *ov)
+{
+    GPtrArray *all = g_ptr_array_new();
+    g_autoptr(GPtrArray) files = waiting_files(ov->file_locks);
+    for (guint i = 0; i < files->len; i++) {
+        const SwLockedFile *file = files->pdata[i];
+        SW_HOLD(&ov->file_locks->lock);
+        for (GList *at = file->waits.head; at; at = at->next)
+            g_ptr_array_add(all, ((SwLockWait *)at->data)->data);
+    }
+    return all;
+}
+
 void sw_overlay_lock_abandon(SwOverlay *ov)
 {
     g_autoptr(GPtrArray) files = waiting_files(ov->file_locks);

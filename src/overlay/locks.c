@@ -2,7 +2,7 @@
 /*
  * Locks that programs have made through this mount (docs/protocol.md, rules L6 to L9).
  */
-#include "internal.h"
+#include "carry.h"
 
 #include <errno.h>
 #include <string.h>
@@ -644,4 +644,54 @@ void sw_locks_free(SwLocks *locks)
     sw_owners_free(locks->owners);
     sw_mutex_clear(&locks->lock);
     g_free(locks);
+}
+
+/* ---- for the daemon that follows */
+
+static void carry_lock(SwLocks *locks, SwCarriage *carriage, SwLock *lock)
+{
+    SwBundle *bundle = carriage->bundle;
+    sw_bundle_mark(bundle, "lock");
+    SW_CARRY(carriage, SW_CARRY_NODE, lock->parent, TRUE);
+    SW_BUNDLE(bundle, lock->dir_ino);
+    sw_carry_name(carriage, &lock->name);
+    sw_carry_cred(carriage, &lock->cred);
+    sw_app_lock_carry(locks->ov->control, bundle, &lock->disk);
+    SW_BUNDLE(bundle, lock->doomed);
+    sw_owner_carry(locks->owners, bundle, &lock->owner);
+    SW_BUNDLE(bundle, lock->job);
+    if (!lock->parent || !lock->name)
+        sw_bundle_fail(bundle, "a lock has no name");
+    if (sw_bundle_is_out(bundle) && (lock->state != LOCK_HELD || g_atomic_int_get(&lock->refs) != 1))
+        sw_bundle_fail(bundle, "a lock is being made or ended");
+    lock->state = LOCK_HELD;
+}
+
+static SwLock *next_lock(SwLocks *locks, SwCarriage *carriage, GHashTableIter *iter)
+{
+    gpointer key;
+    if (sw_bundle_is_out(carriage->bundle))
+        return g_hash_table_iter_next(iter, &key, NULL) ? key : NULL;
+    SwLock *lock = g_new0(SwLock, 1);
+    lock->refs = 1;
+    return lock;
+}
+
+void sw_locks_carry(SwLocks *locks, SwCarriage *carriage)
+{
+    SwBundle *bundle = carriage->bundle;
+    GHashTableIter iter;
+    sw_owners_carry(locks->owners, bundle);
+    guint n = sw_bundle_count(bundle, g_hash_table_size(locks->table), LOCKS_MAX);
+    g_hash_table_iter_init(&iter, locks->table);
+    for (guint i = 0; i < n; i++) {
+        SwLock *lock = next_lock(locks, carriage, &iter);
+        carry_lock(locks, carriage, lock);
+        if (sw_bundle_is_out(bundle) || sw_bundle_failed(bundle))
+            continue;
+        g_hash_table_add(locks->table, lock);
+        g_atomic_int_inc(&locks->count);
+    }
+    sw_expiry_carry(locks->expiry, bundle);
+    SW_BUNDLE(bundle, locks->swept_us);
 }

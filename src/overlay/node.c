@@ -38,6 +38,7 @@ void sw_node_forget_dir_locked(SwOverlay *ov, SwNode *dir)
 
 static void node_free_locked(SwOverlay *ov, SwNode *node)
 {
+    sw_ids_drop(ov, node->kernel_id);
     sw_node_unlist_locked(ov, node);
     g_hash_table_remove(ov->strays, node);
     sw_node_forget_dir_locked(ov, node);

@@ -12,6 +12,9 @@
 #define SMB2_SUPER_MAGIC 0xFE534D42
 #endif
 
+/* What ids.c has room for. */
+#define GENERATIONS_MAX 0xfffe
+
 static guint identity_hash(gconstpointer p)
 {
     const SwNode *node = p;
@@ -104,11 +107,10 @@ static int make_root(SwOverlay *ov)
     return 0;
 }
 
-int sw_overlay_new(SwPort *port, SwControl *control, const SwConfig *config, int source_fd, SwNoteFunc note,
-                   gpointer note_data, SwOverlay **ret_overlay)
+static SwOverlay *blank(SwPort *port, SwControl *control, const SwConfig *config, int source_fd, SwNoteFunc note,
+                        gpointer note_data)
 {
     SwOverlay *ov = g_new0(SwOverlay, 1);
-    guint64 type = 0;
     *ov = (SwOverlay){.port = port, .control = control, .config = config, .source_fd = source_fd};
     ov->note = note;
     ov->note_data = note_data;
@@ -119,12 +121,34 @@ int sw_overlay_new(SwPort *port, SwControl *control, const SwConfig *config, int
     ov->backing_barred = "the kernel has not been asked";
     g_queue_init(&ov->dirs);
     g_queue_init(&ov->looks);
+    g_queue_init(&ov->open_dirs);
+    sw_mutex_init(&ov->inherited_lock);
+    ov->inherited = g_hash_table_new(g_int64_hash, g_int64_equal);
     ov->nodes = g_hash_table_new(identity_hash, identity_equal);
     ov->strays = g_hash_table_new(NULL, NULL);
     ov->pending = g_hash_table_new(pending_hash, pending_equal);
     ov->leases = sw_content_leases_new(port, control, source_fd);
     ov->locks = sw_locks_new(ov);
     ov->file_locks = sw_file_locks_new(ov);
+    return ov;
+}
+
+SwOverlay *sw_overlay_resume(SwPort *port, SwControl *control, const SwConfig *config, int source_fd, SwNoteFunc note,
+                             gpointer note_data, SwBundle *bundle)
+{
+    SwOverlay *ov = blank(port, control, config, source_fd, note, note_data);
+    sw_overlay_carry(ov, bundle);
+    if (ov->generation == GENERATIONS_MAX)
+        sw_bundle_fail(bundle, "this mount has had as many daemons as it can have");
+    ov->generation++;
+    return ov;
+}
+
+int sw_overlay_new(SwPort *port, SwControl *control, const SwConfig *config, int source_fd, SwNoteFunc note,
+                   gpointer note_data, SwOverlay **ret_overlay)
+{
+    SwOverlay *ov = blank(port, control, config, source_fd, note, note_data);
+    guint64 type = 0;
     int r = port->fs_type(port, source_fd, &type);
     ov->network = is_network(type);
     ov->clones = can_clone(ov);
@@ -306,6 +330,8 @@ void sw_overlay_free(SwOverlay *ov)
     ov->port->become(ov->port, NULL);
     sw_file_locks_free(ov->file_locks);
     sw_content_leases_free(ov->leases);
+    g_hash_table_unref(ov->inherited);
+    sw_mutex_clear(&ov->inherited_lock);
     g_hash_table_unref(ov->pending);
     g_hash_table_unref(ov->nodes);
     g_hash_table_unref(ov->strays);

@@ -23,6 +23,7 @@
  * Results are 0 or -errno as the system call of the program should show it.
  */
 
+#include "../core/bundle.h"
 #include "../core/config.h"
 #include "../core/event.h"
 #include "../core/range_locks.h"
@@ -72,6 +73,16 @@ gint64 sw_overlay_tick(SwOverlay *overlay, SwMayWait may_wait, gpointer data);
  * writers get ESTALE.  Stages that are busy are ended at their next use.
  */
 void sw_overlay_fenced(SwOverlay *overlay);
+/*
+ * Another daemon of this machine goes on with all of it: stores it in a bundle that is being written, and changes
+ * nothing; no other call may be running, and none of those who wait for file locks is stored.  Fails, in the words of
+ * the bundle, if there is anything that cannot be handed on.
+ */
+void sw_overlay_carry(SwOverlay *overlay, SwBundle *bundle);
+/* As sw_overlay_new, of what was stored.  It makes no call that changes the source.  If the bundle has failed, the
+ * process is to end without a further call. */
+SwOverlay *sw_overlay_resume(SwPort *port, SwControl *control, const SwConfig *config, int source_fd, SwNoteFunc note,
+                             gpointer note_data, SwBundle *bundle);
 /* Commits what every holder has closed, moves the rest to salvage, frees.  No other call may be running. */
 void sw_overlay_free(SwOverlay *overlay);
 
@@ -81,6 +92,17 @@ gboolean sw_overlay_tables_are_free(SwOverlay *overlay);
 SwNode *sw_overlay_root(SwOverlay *overlay);
 /* "dir/name" below the source, for people, of `name` in that directory, or, if it is NULL, of the node; g_free. */
 char *sw_overlay_path(SwOverlay *overlay, SwNode *node, const char *name);
+
+/*
+ * What the kernel calls them: 64 bits that stay the same when another daemon goes on with the mount.  The root's is not
+ * used.
+ */
+guint64 sw_overlay_node_id(SwOverlay *overlay, SwNode *node);
+SwNode *sw_overlay_node(SwOverlay *overlay, guint64 id);
+guint64 sw_overlay_handle_id(SwOverlay *overlay, SwHandle *handle);
+SwHandle *sw_overlay_handle(SwOverlay *overlay, guint64 id);
+guint64 sw_overlay_dir_id(SwOverlay *overlay, SwDirHandle *handle);
+SwDirHandle *sw_overlay_dir(SwOverlay *overlay, guint64 id);
 
 /* ---- names */
 
@@ -215,6 +237,8 @@ int sw_overlay_lock_wait(SwOverlay *overlay, const SwCaller *caller, SwHandle *h
 gint64 sw_overlay_lock_step(SwOverlay *overlay);
 /* Something was given back: time for a step.  Set once, before there are requests; called by any thread. */
 void sw_overlay_on_lock_change(SwOverlay *overlay, void (*changed)(gpointer data), gpointer data);
+/* The `data` of all who wait, those for one file in their order (to be freed with g_ptr_array_unref). */
+GPtrArray *sw_overlay_lock_waits(SwOverlay *overlay);
 /* Ends all waits with -ENOTCONN. */
 void sw_overlay_lock_abandon(SwOverlay *overlay);
 

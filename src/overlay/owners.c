@@ -2,7 +2,7 @@
 /*
  * The processes that own locks, and their ancestors.
  */
-#include "internal.h"
+#include "carry.h"
 
 #include <errno.h>
 #include <signal.h>
@@ -28,6 +28,7 @@ struct SwOwners {
     SwMutex lock;
     GHashTable *all;    /* lock: of SwOwner, counted */
     GHashTable *by_pid; /* lock: pid -> SwOwner; of `all` the last bearer of that pid */
+    GPtrArray *listed;  /* while they are carried */
 };
 
 SwOwner *sw_owner_ref(SwOwner *owner)
@@ -59,6 +60,7 @@ SwOwners *sw_owners_new(SwPort *port)
 
 void sw_owners_free(SwOwners *owners)
 {
+    g_clear_pointer(&owners->listed, g_ptr_array_unref);
     g_hash_table_unref(owners->by_pid);
     g_hash_table_unref(owners->all);
     sw_mutex_clear(&owners->lock);
@@ -206,4 +208,92 @@ void sw_owners_prune(SwOwners *owners)
             g_hash_table_remove(owners->by_pid, GINT_TO_POINTER(owner->pid));
         g_ptr_array_add(unused, owner);
     }
+}
+
+/* ---- for the daemon that follows */
+
+static void carry_one(SwOwners *owners, SwBundle *bundle, SwOwner *owner)
+{
+    sw_bundle_mark(bundle, "owner");
+    SW_BUNDLE(bundle, owner->pid);
+    SW_BUNDLE(bundle, owner->id);
+    sw_bundle_fd(bundle, &owner->fd);
+    SW_BUNDLE(bundle, owner->group);
+    SW_BUNDLE(bundle, owner->session);
+    SW_BUNDLE(bundle, owner->ended);
+    if (owner->fd < 0)
+        sw_bundle_fail(bundle, "a process is not watched");
+    if (sw_port_posix_adopt_watch(owners->port) < 0)
+        sw_bundle_fail(bundle, "programs hold locks, and this kernel tells only one daemon how they end");
+}
+
+static void add_one(gpointer key, gpointer value, gpointer data)
+{
+    (void)value;
+    g_ptr_array_add(data, key);
+}
+
+/* The last bearers of their pids; the others are of the dead. */
+static void carry_pids(SwOwners *owners, SwBundle *bundle)
+{
+    GHashTableIter iter;
+    gpointer pid, value;
+    SwOwner *owner = NULL;
+    guint n = sw_bundle_count(bundle, g_hash_table_size(owners->by_pid), G_MAXINT32);
+    g_hash_table_iter_init(&iter, owners->by_pid);
+    for (guint i = 0; i < n; i++) {
+        if (sw_bundle_is_out(bundle) && g_hash_table_iter_next(&iter, &pid, &value))
+            owner = value;
+        sw_owner_carry(owners, bundle, &owner);
+        if (sw_bundle_is_out(bundle) || !owner)
+            continue;
+        g_hash_table_insert(owners->by_pid, GINT_TO_POINTER(owner->pid), owner);
+        sw_owner_unref(owner);
+    }
+}
+
+static void check_chain(SwBundle *bundle, const SwOwner *owner, guint n)
+{
+    while (owner && n--)
+        owner = owner->parent;
+    if (owner && owner->parent)
+        sw_bundle_fail(bundle, "a process is its own ancestor");
+}
+
+/* Parents come after all, for the order is none; owners->listed is where they stand. */
+void sw_owners_carry(SwOwners *owners, SwBundle *bundle)
+{
+    gboolean out = sw_bundle_is_out(bundle);
+    g_clear_pointer(&owners->listed, g_ptr_array_unref);
+    owners->listed = g_ptr_array_new();
+    if (out)
+        g_hash_table_foreach(owners->all, add_one, owners->listed);
+    guint n = sw_bundle_count(bundle, owners->listed->len, G_MAXINT32);
+    for (guint i = 0; i < n; i++) {
+        SwOwner *owner = out ? owners->listed->pdata[i] : g_new0(SwOwner, 1);
+        if (!out) {
+            owner->refs = 1; /* of the set */
+            owner->port = owners->port;
+            g_ptr_array_add(owners->listed, owner);
+            g_hash_table_add(owners->all, owner);
+        }
+        carry_one(owners, bundle, owner);
+    }
+    for (guint i = 0; i < n; i++)
+        sw_owner_carry(owners, bundle, &((SwOwner *)owners->listed->pdata[i])->parent);
+    for (guint i = 0; i < n; i++)
+        check_chain(bundle, owners->listed->pdata[i], n);
+    carry_pids(owners, bundle);
+}
+
+void sw_owner_carry(SwOwners *owners, SwBundle *bundle, SwOwner **owner)
+{
+    guint place = 0;
+    if (sw_bundle_is_out(bundle) && *owner && g_ptr_array_find(owners->listed, *owner, &place))
+        place++;
+    else if (sw_bundle_is_out(bundle) && *owner)
+        sw_bundle_fail(bundle, "a process is not listed");
+    sw_bundle_choice(bundle, &place, owners->listed->len);
+    if (!sw_bundle_is_out(bundle))
+        *owner = place ? sw_owner_ref(owners->listed->pdata[place - 1]) : NULL;
 }

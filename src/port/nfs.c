@@ -234,3 +234,11 @@ void sw_port_posix_suit(SwPort *port, int fd, void (*say)(gpointer data, const c
     port->linkat = nfs_linkat;
     port->renameat = nfs_renameat;
 }
+
+void sw_port_posix_adopt(SwPort *port, int fd)
+{
+    SwPosix *posix = (SwPosix *)port;
+
+    if (posix->raw.free && posix->over) /* suited to NFS */
+        sw_over_open_adopt(port, fd);
+}

@@ -16,6 +16,8 @@ typedef struct SwOverOpen SwOverOpen;
  * aside. */
 SwOverOpen *sw_over_open_bind(SwPort *port, const SwMount *mount, void (*say)(gpointer data, const char *text),
                               gpointer data);
+/* A descriptor that was opened elsewhere counts as well, until it is closed. */
+void sw_over_open_adopt(SwPort *port, int fd);
 void sw_over_open_free(SwOverOpen *over);
 
 #endif

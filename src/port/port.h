@@ -213,6 +213,11 @@ void sw_port_posix_count(SwPort *port, SwMetrics *metrics);
  * other threads use it.  `say` (may be NULL) is called by any thread, with what people should know. */
 void sw_port_posix_suit(SwPort *port, int fd, void (*say)(gpointer data, const char *text), gpointer data);
 
+/* Goes on with a descriptor that the daemon before this one has opened through its port: of a file or directory, or of
+ * a process that it watched (-ENOTSUP: only that one can tell how it ends).  For the real port only. */
+void sw_port_posix_adopt(SwPort *port, int fd);
+int sw_port_posix_adopt_watch(SwPort *port);
+
 /* Writes or reads all of it, going on after short counts.  -EIO when the file ends early (read). */
 int sw_port_write_all(SwPort *port, int fd, const void *buf, size_t size, off_t offset) G_GNUC_WARN_UNUSED_RESULT;
 /* At most `max` bytes of a regular file behind `name`, NUL-terminated: -EFBIG over it, -EINVAL if it is not regular. */

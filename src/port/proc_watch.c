@@ -145,3 +145,8 @@ int sw_proc_watched_ended(SwPort *port, const int *fds, const pid_t *tgids, guin
     }
     return 0;
 }
+
+int sw_port_posix_adopt_watch(SwPort *port)
+{
+    return exits_of(port) ? -ENOTSUP : 0;
+}

@@ -15,10 +15,11 @@ OWN_MOUNTS = r"^(Private(Tmp|Mounts|Devices|Users)|Protect\w+|Read(Only|Write)Pa
 
 def complaints_of(program, text):
     with tempfile.TemporaryDirectory() as folder:
-        daemon = os.path.join(folder, "safewritefs")
-        with open(daemon, "w", encoding="utf-8") as file:
-            file.write("#!/bin/sh\n")
-        os.chmod(daemon, 0o755)
+        for program_name in ("safewritefs", "safewritectl"):
+            stand_in = os.path.join(folder, program_name)
+            with open(stand_in, "w", encoding="utf-8") as file:
+                file.write("#!/bin/sh\n")
+            os.chmod(stand_in, 0o755)
         with open(os.path.join(folder, NAME.format("")), "w", encoding="utf-8") as file:
             file.write(text.replace("@bindir@", folder))
         command = [program, "verify", "--man=no", "--recursive-errors=no", os.path.join(folder, NAME.format("cache"))]

@@ -703,6 +703,6 @@ def test_json_everywhere():
     """Each command takes --json, and the manual page has its names."""
     usage = subprocess.run([CTL, "--help"], capture_output=True, text=True, check=True).stdout.split("\n\n")[0]
     commands = [re.search(r"safewritectl ((?:[a-z]+ ?)+)", line).group(1).strip() for line in usage.splitlines()[:-1]]
-    assert len(commands) == 13
+    assert len(commands) == 14
     for line, command in zip(usage.splitlines(), commands):
         assert "[--json]" in line and len(documented(command)) >= 2, command
