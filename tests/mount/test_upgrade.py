@@ -14,6 +14,7 @@ import time
 
 import harness
 import pytest
+import test_passthrough
 from background import Background, Journal
 from harness import SLOWNESS, eventually, payload, read_text
 from test_ctl import documented, names_in
@@ -102,6 +103,28 @@ def test_reading(mounted, alpha):
     assert after[4] == sorted(["e"] + ["f%03d" % n for n in range(500)])
     assert alpha.read("v") == payload("two", 300000)
     assert reader("os.getcwd()") == alpha.mnt + "/d/e" and reader("get('../f007')") == b"x"
+
+
+@ending
+def test_passed_through(mounted, alpha, source):
+    """C1, C6: a large version that the kernel reads by itself is read on without us, and who opens it after the upgrade
+    joins those who had it before; the last of them lets it go."""
+    if test_passthrough.told(alpha) != "used":
+        pytest.skip("kernel or libfuse: " + test_passthrough.told(alpha))
+    size = test_passthrough.SIZE
+    test_passthrough.words(alpha)
+    counted = functools.partial(test_passthrough.counted, alpha)
+    alpha("big('f', 'a'); old = opened('f'); m = mapped(old); big('f', 'b'); now = opened('f')")
+    mounted(times=2)
+    assert counted("from_fd(old), version(m[:]), from_fd(now)") == ((("a", size), ("a", size), ("b", size)), 0, 0)
+    assert counted("more = opened('f'); result = from_fd(more)") == (("b", size), 1, 0)
+    assert alpha("w = os.open('f', os.O_RDWR); os.pwrite(w, b'c' * SIZE, 0); os.close(w); get('f')") is None
+    assert counted("version(get('f'))") == (("c", size), 1, 0)
+    assert counted("from_fd(old), from_fd(now), from_fd(more)")[0] == (("a", size), ("b", size), ("b", size))
+    alpha("[os.close(fd) for fd in (old, now, more)]; m.close()")
+    inode = os.stat(source + "/f").st_ino
+    mounted()
+    assert counted("version(get('f'))") == (("c", size), 1, 0) and os.stat(source + "/f").st_ino == inode
 
 
 @ending
