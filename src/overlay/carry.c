@@ -14,7 +14,7 @@
 #define RECORD_MAX (1u << 26)
 
 #if defined __x86_64__ && !defined __SANITIZE_THREAD__ && !defined __SANITIZE_ADDRESS__
-G_STATIC_ASSERT(sizeof(SwNode) == 320);
+G_STATIC_ASSERT(sizeof(SwNode) == 312);
 G_STATIC_ASSERT(sizeof(SwStage) == 768);
 G_STATIC_ASSERT(sizeof(SwHandle) == 544);
 G_STATIC_ASSERT(sizeof(SwPin) == 88);

@@ -104,12 +104,12 @@ struct SwNode {
         ino_t ino;
         SwStamp stamp;
         blkcnt_t blocks;
-        mode_t mode; /* 0: never told */
-        uid_t uid;
-        gid_t gid;
+        guint mode : 16;  /* 0: never told */
         guint staged : 1; /* it had a stage then */
         guint since : 1;  /* since the last handle left a file for another one (sw_node_left_locked) */
-        nlink_t nlink;
+        uid_t uid;
+        gid_t gid;
+        guint nlink;
         struct timespec atime;
         gint64 until_us;
     } told;
