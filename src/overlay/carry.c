@@ -3,7 +3,9 @@
  * The graph of nodes, descriptors, stages and handles, for the daemon that follows.
  *
  * A field that is added to one of these structures has to be added here as well, or what becomes of it has to be said;
- * the sizes below are to make whoever adds one look.
+ * the sizes below are to make whoever adds one look.  Made anew are, of an overlay, what its settings say, whether
+ * files can be passed through (the follower's libfuse is greeted again), and what is guessed of readers of directories;
+ * and of a node and of a backing, who goes by them.
  */
 #include "carry.h"
 
@@ -20,6 +22,8 @@ G_STATIC_ASSERT(sizeof(SwHandle) == 544);
 G_STATIC_ASSERT(sizeof(SwPin) == 88);
 G_STATIC_ASSERT(sizeof(SwPending) == 48);
 G_STATIC_ASSERT(sizeof(SwLockedFile) == 168);
+G_STATIC_ASSERT(sizeof(SwBacking) == 32);
+G_STATIC_ASSERT(sizeof(SwOverlay) == 2032);
 #endif
 
 /* ---- references */
