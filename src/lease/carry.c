@@ -16,7 +16,7 @@
 /* Whoever adds a field has to say here what becomes of it.  Made anew are the settings, and whom to tell what: what has
  * not been told yet is only what was found before anybody listened. */
 #if defined __x86_64__ && !defined __SANITIZE_THREAD__ && !defined __SANITIZE_ADDRESS__
-G_STATIC_ASSERT(sizeof(SwControl) == 376);
+G_STATIC_ASSERT(sizeof(SwControl) == 384);
 #endif
 
 void sw_epoch_carry(SwControl *control, SwBundle *bundle, SwEpoch **epoch)
@@ -77,6 +77,7 @@ static void carry_numbers(SwControl *control, SwBundle *bundle)
     SW_BUNDLE(bundle, control->beat_us);
     SW_BUNDLE(bundle, control->proven_us);
     SW_BUNDLE(bundle, control->source_us);
+    SW_BUNDLE(bundle, control->source_dev);
     SW_BUNDLE(bundle, control->sequence);
     SW_BUNDLE(bundle, control->swept);
     SW_BUNDLE(bundle, control->same_sweeps);

@@ -119,10 +119,11 @@ int sw_control_confirm(SwControl *control, const SwEpoch *epoch) G_GNUC_WARN_UNU
 /* When the last heartbeat that got through was begun (port clock); by any thread. */
 gint64 sw_control_beat_us(const SwControl *control);
 /*
- * The source's own time (a ctime there, in microseconds) at the last heartbeat that got through, 0 if that is not
- * known: what changes there later is given this or a later one, unless its clock is set back.  By any thread.
+ * The own time of the source's file system, which is `dev`, at the last heartbeat that got through: a ctime there, in
+ * microseconds.  What changes there later is given this or a later one, unless its clock is set back.  0: not known, or
+ * another file system, which may have another clock.  By any thread.
  */
-gint64 sw_control_source_us(const SwControl *control);
+gint64 sw_control_source_us(const SwControl *control, dev_t dev);
 
 /*
  * Whoever waits for something that another host holds says so each time it looks, at least once in 100 ms or so: that

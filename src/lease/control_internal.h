@@ -73,15 +73,16 @@ struct SwControl {
     gint64 keep_old_us; /* 0: old versions are not kept, and never will be */
 
     /* atomic */
-    SwEpoch *epoch;   /* owned, with its `older` ones; NULL only while the first is being claimed */
-    gint rejoining;   /* somebody is at it */
-    gint beats;       /* the counter in the record's mtime */
-    gint beats_lost;  /* how many did not get through */
-    gint64 beat_us;   /* when the last one that did was begun */
-    gint64 source_us; /* the source's time at one that did */
-    gint64 proven_us; /* the same, of one after which our epoch still stood: until then nobody has broken it */
-    gint sequence;    /* of names made by this mount */
-    gint trimming;    /* somebody is at it */
+    SwEpoch *epoch;     /* owned, with its `older` ones; NULL only while the first is being claimed */
+    gint rejoining;     /* somebody is at it */
+    gint beats;         /* the counter in the record's mtime */
+    gint beats_lost;    /* how many did not get through */
+    gint64 beat_us;     /* when the last one that did was begun */
+    gint64 source_us;   /* the source's time at one that did */
+    guint64 source_dev; /* and its file system */
+    gint64 proven_us;   /* the same, of one after which our epoch still stood: until then nobody has broken it */
+    gint sequence;      /* of names made by this mount */
+    gint trimming;      /* somebody is at it */
 
     /* of the thread that sweeps locks */
     struct timespec swept[2]; /* when `locks` and `hosts` had changed, at the last sweep */

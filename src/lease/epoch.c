@@ -210,9 +210,11 @@ static void note_source_time(SwControl *control, const SwEpoch *epoch)
 {
     struct stat st;
 
-    if (control->port->stat_cached(control->port, epoch->record, "", &st) == 0)
-        __atomic_store_n(&control->source_us, (gint64)st.st_ctim.tv_sec * G_USEC_PER_SEC + st.st_ctim.tv_nsec / 1000,
-                         __ATOMIC_RELAXED);
+    if (control->port->stat_cached(control->port, epoch->record, "", &st) < 0)
+        return;
+    __atomic_store_n(&control->source_dev, st.st_dev, __ATOMIC_RELAXED);
+    __atomic_store_n(&control->source_us, (gint64)st.st_ctim.tv_sec * G_USEC_PER_SEC + st.st_ctim.tv_nsec / 1000,
+                     __ATOMIC_RELAXED);
 }
 
 int sw_epoch_claim(SwControl *control)
@@ -292,9 +294,11 @@ gint64 sw_control_beat_us(const SwControl *control)
     return __atomic_load_n(&control->beat_us, __ATOMIC_ACQUIRE);
 }
 
-gint64 sw_control_source_us(const SwControl *control)
+gint64 sw_control_source_us(const SwControl *control, dev_t dev)
 {
-    return __atomic_load_n(&control->source_us, __ATOMIC_RELAXED);
+    gboolean same = __atomic_load_n(&control->source_dev, __ATOMIC_RELAXED) == dev;
+
+    return same ? __atomic_load_n(&control->source_us, __ATOMIC_RELAXED) : 0;
 }
 
 void sw_control_beat_if_due(SwControl *control)

@@ -18,6 +18,7 @@
 
 struct SwListing {
     SwStamp stamp;   /* of the directory when it was opened last */
+    guint64 dev;     /* its file system: there may be others within the source */
     gint64 since_us; /* port clock: that is what it has looked like at least since then */
     guint n_open;    /* handles that the kernel may fill its cache from */
     gboolean right;  /* what the kernel has cached was read when the directory had that stamp, and no later */
@@ -39,6 +40,7 @@ SwListing *sw_listing_open(SwOverlay *ov, SwNode *dir, const struct stat *st, gb
         listing->since_us = now_us;
         listing->right = FALSE;
     }
+    listing->dev = st->st_dev;
     listing->n_open++;
     *ret_right = listing->right;
     return listing;
@@ -49,7 +51,7 @@ static gboolean has_settled(const SwOverlay *ov, const SwListing *listing)
     const struct timespec *changed = &listing->stamp.ctime;
     gint64 changed_us = (gint64)changed->tv_sec * G_USEC_PER_SEC + changed->tv_nsec / 1000;
     return ov->port->now_us(ov->port) - listing->since_us > TICK_US ||
-           sw_control_source_us(ov->control) - changed_us > TICK_US;
+           sw_control_source_us(ov->control, listing->dev) - changed_us > TICK_US;
 }
 
 void sw_listing_begins(SwOverlay *ov, SwListing *listing)
@@ -115,6 +117,7 @@ void sw_listing_carry(SwBundle *bundle, SwListing **listing)
     if (!*listing)
         *listing = g_new0(SwListing, 1);
     SW_BUNDLE(bundle, (*listing)->stamp);
+    SW_BUNDLE(bundle, (*listing)->dev);
     SW_BUNDLE(bundle, (*listing)->since_us);
     SW_BUNDLE(bundle, (*listing)->n_open);
     SW_BUNDLE(bundle, (*listing)->right);

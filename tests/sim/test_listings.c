@@ -108,6 +108,7 @@ static void kept_when_it_has_settled(void **state)
 /* C2: the source's own time tells of what was changed long ago, and nobody has to watch it for a while. */
 static void kept_at_once_when_it_is_old(void **state)
 {
+    struct stat st;
     Lister l;
 
     (void)state;
@@ -120,6 +121,9 @@ static void kept_at_once_when_it_is_old(void **state)
     assert_int_equal(sw_control_beat(l.host->control), 0);
     assert_int_equal(list(&l), FILLS);
     assert_int_equal(list(&l), IS_SERVED);
+    assert_int_equal(fstat(l.sim->source, &st), 0);
+    assert_true(sw_control_source_us(l.host->control, st.st_dev) > 0);
+    assert_true(sw_control_source_us(l.host->control, st.st_dev + 1) == 0); /* which may have another clock */
     lister_clear(&l);
 }
 
