@@ -116,13 +116,14 @@ static void carry_names(SwCarriage *carriage, SwNode *node)
 
 static void carry_flags(SwBundle *bundle, SwNode *node)
 {
-    guint flags = node->stale | node->lingering << 1 | node->replaced << 2 | node->grows << 3;
+    guint flags = node->stale | node->lingering << 1 | node->replaced << 2 | node->grows << 3 | node->doubted << 4;
 
-    sw_bundle_choice(bundle, &flags, 15);
+    sw_bundle_choice(bundle, &flags, 31);
     node->stale = flags & 1;
     node->lingering = flags >> 1 & 1;
     node->replaced = flags >> 2 & 1;
     node->grows = flags >> 3 & 1;
+    node->doubted = flags >> 4 & 1;
 }
 
 /* The id is the connection's, and so stays good.  Who goes by it is counted again (link_objects). */

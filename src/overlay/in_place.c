@@ -44,6 +44,19 @@ void sw_node_forget_told(SwOverlay *ov, SwNode *node)
     node->told.until_us = 0;
 }
 
+void sw_node_end_doubt(SwOverlay *ov, SwNode *node)
+{
+    sw_mutex_lock(&ov->lock);
+    gboolean doubted = node->doubted;
+    sw_mutex_unlock(&ov->lock);
+    if (!doubted)
+        return;
+    sw_node_forget_told(ov, node);
+    /* Not before, or an open would go by a size that the kernel does not have. */
+    SW_HOLD(&ov->lock);
+    node->doubted = FALSE;
+}
+
 /* ---- the current version */
 
 gboolean sw_handle_name(SwOverlay *ov, SwHandle *handle, SwNode **ret_parent, char **ret_name)

@@ -92,6 +92,7 @@ struct SwNode {
     guint lingering : 1;   /* L: committed, but handles are open that may write again: nobody else is led here */
     guint replaced : 1;    /* L: whatever links it has are in old/ */
     guint grows : 1;       /* L: its size was seen to change: the kernel may not believe it for any time (C2) */
+    guint doubted : 1;     /* L: that was just now, and the kernel may yet believe what it was told before */
     gint64 name_until_us;  /* L: until when the kernel may believe a name of it */
     gint64 moving_us;      /* L: when a thread was told to look for it once more before it renames it; 0: none was */
     pid_t moving_tid;      /* L: that one */
@@ -335,6 +336,10 @@ gboolean sw_handle_name(SwOverlay *ov, SwHandle *handle, SwNode **ret_parent, ch
 SwFile *sw_in_place_file_locked(SwNode *node);
 /* The kernel is to ask anew for the attributes of that node; waits for nothing.  No lock held. */
 void sw_node_forget_told(SwOverlay *ov, SwNode *node);
+/* The same, if the node is in doubt, which it then is no longer.  No lock held.  Within a LOOKUP, whose answer the
+ * kernel then takes for older than that and drops, to ask again when it needs the size; never within a GETATTR: a
+ * read(2) that asked for the size would go by the one before. */
+void sw_node_end_doubt(SwOverlay *ov, SwNode *node);
 /* Writes through an INPLACE handle. */
 ssize_t sw_in_place_write(SwOverlay *ov, SwHandle *handle, const void *buf, size_t size, off_t offset);
 
@@ -637,7 +642,8 @@ int sw_entry_of_stage(SwStage *stage, SwEntry *ret_entry) G_GNUC_WARN_UNUSED_RES
 void sw_entry_count(SwOverlay *ov, SwEntry *entry);
 /* How long the kernel may believe them. */
 gint64 sw_attr_us(SwOverlay *ov, const struct stat *st, gboolean hot);
-/* To be called with every set of attributes that goes to the kernel. */
+/* To be called with every set of attributes that goes to the kernel, and in a LOOKUP sw_node_end_doubt after it, before
+ * they go. */
 gint64 sw_node_tell_locked(SwOverlay *ov, SwNode *node, const struct stat *st, gint64 attr_us);
 /* May the caller put another file in the place of the one that is there (C17)? */
 int sw_can_replace(SwOverlay *ov, const SwCred *cred, int dirfd, const struct stat *target,

@@ -19,6 +19,7 @@ void sw_entry_count(SwOverlay *ov, SwEntry *entry)
     entry->node->n_lookup++;
     entry->attr_us = sw_node_tell_locked(ov, entry->node, &entry->st, entry->attr_us);
     sw_mutex_unlock(&ov->lock);
+    sw_node_end_doubt(ov, entry->node);
 }
 
 typedef int (*Look)(SwPort *port, int dirfd, const char *name, SwFound *ret_found);
@@ -124,6 +125,7 @@ int sw_overlay_lookup_found(SwOverlay *ov, SwNode *parent, const char *name, gui
     entry.attr_us = sw_node_tell_locked(ov, entry.node, &entry.st, entry.attr_us);
     sw_node_unref_locked(ov, entry.node);
     sw_mutex_unlock(&ov->lock);
+    sw_node_end_doubt(ov, entry.node);
     *ret_entry = entry;
     return 0;
 }

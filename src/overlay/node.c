@@ -177,10 +177,12 @@ SwNode *sw_node_get(SwOverlay *ov, const SwFound *found, SwNode *parent, const c
 
 gint64 sw_node_tell_locked(SwOverlay *ov, SwNode *node, const struct stat *st, gint64 attr_us)
 {
-    /* Of answers that cross each other the kernel takes one, and nobody knows which. */
-    if (node->told.mode && !node->told.staged && !node->stage && S_ISREG(st->st_mode) &&
+    /* Of answers that cross each other the kernel takes one, and nobody knows which.  From the second size on it
+     * believes none for any time, and what it believes of before it is told to forget: that also undoes answers that
+     * have not reached it yet. */
+    if (!node->grows && node->told.mode && !node->told.staged && !node->stage && S_ISREG(st->st_mode) &&
         node->told.stamp.size != st->st_size)
-        node->grows = TRUE;
+        node->grows = node->doubted = TRUE;
     if (node->grows)
         attr_us = 0;
     node->told.staged = node->stage != NULL;

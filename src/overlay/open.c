@@ -130,8 +130,8 @@ static Told compare_told(SwOverlay *ov, SwNode *node, const struct stat *st)
     gint64 now = ov->port->now_us(ov->port);
     SwStamp found = sw_stamp_of(st);
     sw_mutex_lock(&ov->lock);
-    gboolean same = sw_stamp_equal(&node->told.stamp, &found);
-    gboolean believed = now < node->told.until_us;
+    gboolean same = sw_stamp_equal(&node->told.stamp, &found) && !node->doubted;
+    gboolean believed = now < node->told.until_us || node->doubted;
     sw_mutex_unlock(&ov->lock);
     return same ? TOLD_TRUE : believed ? TOLD_STALE : TOLD_EXPIRED;
 }

@@ -163,6 +163,32 @@ def test_killed_daemons_come_back(debian):
     assert debian.run(["cat", "/data/file"]).stdout == "data\n"
 
 
+def daemons(vm):
+    return set(vm.run("pgrep -x safewritefs", check=True).stdout.split())
+
+
+UPGRADED = ("exec 3>/{0}/across; echo begin >&3; touch /run/{0}-begun; while [ ! -e /run/{0}-go ]; do sleep 0.1; done; "
+            "echo end >&3; exec 3>&-; cat /{0}/across >/run/{0}-seen")
+
+
+def test_a_new_version_goes_on(debian):
+    """C24: by the command, and by systemctl reload: who has a file open goes on with it, and systemd sees no change."""
+    for place, unit, command in (("cache", "cache.mount", ["safewritectl", "upgrade", "/cache"]),
+                                 ("data", "safewritefs@data.service", ["systemctl", "reload", "safewritefs@data.service"])):
+        debian.run(["systemd-run", "--unit=writer-" + place, "bash", "-c", UPGRADED.format(place)], check=True)
+        assert eventually(lambda: debian.run(["test", "-e", "/run/%s-begun" % place]).returncode == 0, 10 * SLOWNESS)
+        before, since = daemons(debian), property_of(debian, unit, "ActiveEnterTimestampMonotonic")
+        debian.run(command, check=True, timeout=60 * SLOWNESS)
+        assert eventually(lambda: len(daemons(debian) - before) == len(before - daemons(debian)) == 1, 10 * SLOWNESS)
+        debian.run(["touch", "/run/%s-go" % place], check=True)
+        seen = eventually(lambda: debian.run(["cat", "/run/%s-seen" % place]).stdout, 30 * SLOWNESS)
+        assert seen == "begin\nend\n"
+        assert is_active(debian, unit) and property_of(debian, unit, "ActiveEnterTimestampMonotonic") == since
+        assert debian.run(["cat", "/%s/file" % place]).stdout == place + "\n"
+    assert property_of(debian, "safewritefs@data.service", "NRestarts") == "1"  # that of the test before
+    assert property_of(debian, "safewritefs@data.service", "MainPID") in daemons(debian)
+
+
 def cache_daemon(vm):
     """The pid of the daemon below the supervisor of /cache, as the journal has it."""
     return journal(vm, "-b", "SW_EVENT=mounted", "SW_MOUNT=/cache")[-1]["_PID"]

@@ -110,6 +110,46 @@ def test_growth_is_seen_by_many_readers(hosts):
         assert rounds and late == []
 
 
+GROWING = """
+i, until = 0, time.monotonic() + 8
+while time.monotonic() < until:
+    i += 1
+    put('log%d' % i, b'abc\\n', flags=flags)
+    put(counter, b'%d %d' % (i, i - 1))
+    time.sleep(0.002 * (i % 5))
+    put('log%d' % i, b'abc\\n', flags=flags)
+    put(counter, b'%d %d' % (i, i))
+    time.sleep(0.006)
+result = i
+"""
+READING = """
+late, rounds, until = [], 0, time.monotonic() + 8
+while time.monotonic() < until:
+    words = get(counter).split()
+    if len(words) == 2:
+        rounds += 1
+        if len(get('log%d' % int(words[0]))) < 8 and words[1] == words[0]:
+            late.append(words[0])
+result = rounds, late
+"""
+
+
+def test_first_growth_is_seen_by_many_readers(hosts):
+    """C2, C11: the same of files that are seen to grow for the first time, of whose size the kernel was told that it may
+    believe it."""
+    a, b = hosts
+    counter = os.path.join(a.scratch, "counter")
+    a("put(counter, b'')", counter=counter)
+    writer, readers = a.worker(), [b.worker() for _ in range(8)]
+    for reader in readers:
+        reader.start(READING, counter=counter)
+    writer.start(GROWING, flags=APPEND, counter=counter)
+    for worker in readers:
+        rounds, late = worker.finish()
+        assert rounds and late == []
+    assert writer.finish()
+
+
 def test_record_over_a_page_boundary(hosts):
     """C11: a write over a page boundary of the cache reaches us in two pieces: one record all the same."""
     a, b = hosts

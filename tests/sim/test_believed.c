@@ -12,6 +12,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <string.h>
+#include <unistd.h>
 
 #define OLD "old.bin"
 #define NEW "new.bin"
@@ -223,6 +224,58 @@ static void of_a_version_that_is_replaced(void **state)
     believer_clear(&b);
 }
 
+/* Somebody opens while the kernel is being told: he may not go by what it has. */
+static void open_early(gpointer data, SwNode *node, SwStale what)
+{
+    Believer *b = data;
+    SwHandle *handle;
+
+    note_stale(b, node, what);
+    assert_int_equal(sw_overlay_open(b->overlay, &b->stranger, node, O_RDONLY, &handle), -ESTALE);
+}
+
+/* By another host, in place. */
+static void append(const Believer *b, const char *text)
+{
+    g_autofree char *path = g_build_filename(b->sim->path, OLD, NULL);
+    int fd = open(path, O_WRONLY | O_APPEND);
+
+    assert_int_equal(write(fd, text, strlen(text)), strlen(text));
+    (void)close(fd);
+}
+
+/* C2: of answers of two sizes that cross each other the kernel may have taken the older; so it is told to forget that,
+ * once, and believes no size from then on. */
+static void of_a_file_that_grows(void **state)
+{
+    Believer b;
+    SwEntry before, after;
+    SwHandle *handle;
+
+    believer_init(&b);
+    before = look_up(&b, &b.caller, OLD);
+    assert_int_equal(before.attr_us, b.believes_us);
+    assert_null(b.stale);
+    sw_overlay_on_stale(b.overlay, open_early, &b);
+    append(&b, " and more");
+    after = look_up(&b, &b.caller, OLD);
+    assert_ptr_equal(after.node, before.node);
+    assert_int_equal(after.st.st_size, before.st.st_size + 9);
+    assert_int_equal(after.attr_us, 0);
+    assert_ptr_equal(b.stale, after.node);
+    assert_int_equal(b.what, SW_STALE_ATTRIBUTES);
+
+    b.stale = NULL;
+    after = look_up(&b, &b.stranger, OLD);
+    assert_ptr_equal(after.node, before.node);
+    assert_int_equal(sw_overlay_open(b.overlay, &b.stranger, after.node, O_RDONLY, &handle), 0);
+    close_it(&b, handle);
+    append(&b, " and more");
+    assert_int_equal(stat_believed(&b, after.node, NULL, after.st.st_size + 9), 0);
+    assert_null(b.stale);
+    believer_clear(&b);
+}
+
 /* ---- names */
 
 static void commit(const Believer *b)
@@ -382,6 +435,7 @@ int main(void)
         cmocka_unit_test(of_a_stage_that_may_change),
         cmocka_unit_test(of_a_version_just_committed),
         cmocka_unit_test(of_a_version_that_is_replaced),
+        cmocka_unit_test(of_a_file_that_grows),
         cmocka_unit_test(of_a_name_just_written),
         cmocka_unit_test(of_a_name_that_moves_to_a_stage),
         cmocka_unit_test(of_a_name_written_meanwhile),
