@@ -28,7 +28,8 @@ struct SwLock {
     char *name;
     SwCred cred; /* of who made it */
     SwAppLock disk;
-    gboolean doomed; /* nobody has it: it may have been made, and could not be removed yet */
+    gboolean doomed;  /* nobody has it: it may have been made, and could not be removed yet */
+    gboolean adopted; /* for a removal only: sw_lock_may_remove */
     /* protected by SwLocks.lock */
     State state;
     SwOwner *owner; /* counted; NULL: nobody who could end */
@@ -433,12 +434,34 @@ static int may_remove_foreign(SwOverlay *ov, const SwCaller *caller, guint64 dir
     return r;
 }
 
+/*
+ * Nobody holds it, but before it is removed somebody may make it, and what would be removed is his: the caller may well
+ * have had it, on a host that was taken for dead since.  So it is entered for the removal, and removed like any lock:
+ * then no other can be made, or this host is refused (C21).  What has stood there before is no lock of this record, so
+ * nobody touches it should this host die.
+ */
+static int adopt(SwOverlay *ov, const SwCaller *caller, SwNode *parent, const char *name)
+{
+    SwLock *lock;
+    int r = sw_lock_begin(ov, caller, parent, name, SW_LOCK_FILE, &lock);
+    if (r < 0)
+        return r == -EEXIST ? -EBUSY : r;
+    if (!lock)
+        return 0;
+    lock->adopted = TRUE;
+    set_held(ov->locks, lock);
+    lock_unref(ov, lock);
+    return 0;
+}
+
 /* `lock` is ours as far as we know.  -ESTALE: overruled meanwhile (an expiry, the administrator), no lock any more, or
  * this host was taken for dead (C20, C21); what stands there may be another's.  Unless the server is going to say so,
  * the look at our epoch comes last, and no answer is no consent. */
-static int may_remove_held(SwOverlay *ov, const SwCaller *caller, SwLock *lock, int dirfd, SwRemovedHow how)
+static int may_remove_held(SwOverlay *ov, const SwCaller *caller, SwLock *lock, int dirfd, SwRemovedHow how,
+                           gboolean *ret_data)
 {
     Verdict verdict = judge(ov->locks, lock);
+    *ret_data = verdict == VERDICT_DATA;
     int r = verdict == VERDICT_DATA || !sw_app_lock_is_ours(ov->control, &lock->disk) ? -ESTALE : 0;
     if (r == 0)
         r = may_remove_known(ov, caller, lock, verdict, dirfd);
@@ -456,12 +479,16 @@ int sw_lock_may_remove(SwOverlay *ov, const SwCaller *caller, SwNode *parent, co
         return 0;
     guint64 dir_ino = ino_of(ov, parent);
     SwLock *lock = find(ov->locks, dir_ino, name);
+    gboolean data = FALSE;
     int r = !lock                      ? -ESTALE
-            : is_held(ov->locks, lock) ? may_remove_held(ov, caller, lock, dirfd, how)
+            : is_held(ov->locks, lock) ? may_remove_held(ov, caller, lock, dirfd, how, &data)
                                        : -EBUSY; /* another thread is making or ending it */
     lock_unref(ov, lock);
-    if (r == -ESTALE)
+    if (r == -ESTALE) {
         r = may_remove_foreign(ov, caller, dir_ino, name, dirfd);
+        if (r == 0 && !data && how == SW_REMOVED_BY_FENCED_RENAME)
+            r = adopt(ov, caller, parent, name);
+    }
     ov->port->become(ov->port, &caller->cred);
     return r;
 }
@@ -481,6 +508,17 @@ int sw_lock_confirm(SwOverlay *ov, const SwCaller *caller, SwNode *parent, const
     lock_unref(ov, lock);
     ov->port->become(ov->port, &caller->cred);
     return r;
+}
+
+void sw_lock_not_removed(SwOverlay *ov, const SwCaller *caller, SwNode *parent, const char *name)
+{
+    SwLock *lock = find(ov->locks, ino_of(ov, parent), name);
+    if (lock && lock->adopted && begin_end(ov->locks, lock)) {
+        sw_app_lock_give_up(ov->control, &lock->disk);
+        drop(ov->locks, lock);
+    }
+    lock_unref(ov, lock);
+    ov->port->become(ov->port, &caller->cred);
 }
 
 /* Its record is not looked at again: it was right before the removal, and an overruler who came since has met no lock.

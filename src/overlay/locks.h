@@ -55,12 +55,14 @@ int sw_lock_clear(SwOverlay *ov, const SwCaller *caller, SwNode *parent, const c
  * lock_release.c), or by a call that it would carry out. */
 typedef enum { SW_REMOVED_BY_FENCED_RENAME, SW_REMOVED_IN_PLACE } SwRemovedHow;
 
-/* Before and after an unlink, rmdir or rename of (or over) the name.  -EBUSY: a lock that others hold. */
+/* Before and after an unlink, rmdir or rename of (or over) the name, however it ended.  -EBUSY: a lock that others
+ * hold. */
 int sw_lock_may_remove(SwOverlay *ov, const SwCaller *caller, SwNode *parent, const char *name, int dirfd,
                        SwRemovedHow how) G_GNUC_WARN_UNUSED_RESULT;
 /* Right before a lock of ours is removed in place after all: 0; -ESTALE: it is ours no more; else nobody can tell. */
 int sw_lock_confirm(SwOverlay *ov, const SwCaller *caller, SwNode *parent, const char *name) G_GNUC_WARN_UNUSED_RESULT;
 void sw_lock_removed(SwOverlay *ov, const SwCaller *caller, SwNode *parent, const char *name);
+void sw_lock_not_removed(SwOverlay *ov, const SwCaller *caller, SwNode *parent, const char *name);
 
 /* ---- lock_release.c: unlink, rmdir and rename, which a host that was taken for dead cannot do to a successor's lock
  * any more; of what is no lock of ours, the plain calls.  Act as the caller. */

@@ -177,6 +177,8 @@ static int unlink_source(SwOverlay *ov, const SwCaller *caller, SwNode *parent, 
     if (r == 0) {
         sw_lock_removed(ov, caller, parent, name);
         sw_file_locks_removed(ov, parent, name);
+    } else {
+        sw_lock_not_removed(ov, caller, parent, name);
     }
     return r;
 }
@@ -238,10 +240,13 @@ int sw_overlay_rmdir(SwOverlay *ov, const SwCaller *caller, SwNode *parent, cons
     if (dir_has_stages(ov, dir->fd, name))
         return -ENOTEMPTY;
     r = sw_lock_may_remove(ov, caller, parent, name, dir->fd, SW_REMOVED_BY_FENCED_RENAME);
-    if (r == 0)
-        r = sw_lock_unlink(ov, caller, parent, name, dir->fd, AT_REMOVEDIR);
+    if (r < 0)
+        return r;
+    r = sw_lock_unlink(ov, caller, parent, name, dir->fd, AT_REMOVEDIR);
     if (r == 0)
         sw_lock_removed(ov, caller, parent, name);
+    else
+        sw_lock_not_removed(ov, caller, parent, name);
     return r;
 }
 

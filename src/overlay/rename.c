@@ -267,6 +267,8 @@ int sw_overlay_rename(SwOverlay *ov, const SwCaller *caller, SwNode *old_parent,
         e = rename_opened(&r);
     if (e == 0)
         locks_follow(&r);
+    else
+        sw_lock_not_removed(ov, caller, old_parent, old_name);
     sw_file_unref(r.old_dir);
     sw_file_unref(r.new_dir);
     return e;

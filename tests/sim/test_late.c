@@ -376,6 +376,45 @@ static void a_unlocks(Run *run)
     (void)unlock(run, A);
 }
 
+/* As the kernel does that believes the name for a while (C19). */
+static void a_unlocks_unseen(Run *run)
+{
+    const Member *a = &run->members[A];
+    SwCaller caller = sim_caller(a->p);
+
+    (void)!sw_overlay_unlink(a->host->overlay, &caller, sw_overlay_root(a->host->overlay), LOCK);
+}
+
+static void a_removes_unseen(Run *run)
+{
+    const Member *a = &run->members[A];
+    SwCaller caller = sim_caller(a->p);
+
+    (void)!sw_overlay_rmdir(a->host->overlay, &caller, sw_overlay_root(a->host->overlay), LOCK);
+}
+
+/* A makes it, is taken for dead, and goes on as another: what it then unlinks is not its own any more. */
+static void a_loses(Run *run, int (*lock)(Run *run, guint who))
+{
+    if (lock(run, A) < 0)
+        sim_complain(run->sim, "A cannot make the lock");
+    run_for(run, 1u << B | 1u << C, 3 * TTL);
+    run_for(run, 1u << A | 1u << B | 1u << C, TTL);
+    g_free(run->id);
+    run->id = g_strdup(sw_control_host_id(run->members[A].host->control));
+}
+
+#define LOSES_KIND(kind)                                                                                               \
+    static void a_loses_##kind(Run *run)                                                                               \
+    {                                                                                                                  \
+        a_loses(run, lock_as_##kind);                                                                                  \
+    }
+
+LOSES_KIND(file)
+LOSES_KIND(symlink)
+LOSES_KIND(link)
+LOSES_KIND(directory)
+
 static void a_renames_lock(Run *run)
 {
     (void)sim_rename(run->members[A].host, run->members[A].p, LOCK, OTHER);
@@ -510,6 +549,11 @@ static const Scenario scenarios[] = {
     {"C18 release symlink", NULL, FALSE, a_locks_symlink, a_unlocks, b_locks_symlink, b_unlocks},
     {"C18 release link", BEFORE, FALSE, a_locks_link, a_unlocks, b_locks_link, b_unlocks},
     {"C18 release directory", NULL, FALSE, a_locks_directory, a_unlocks, b_locks_directory, b_unlocks},
+    {"C21 release of a lost file", NULL, FALSE, a_loses_file, a_unlocks_unseen, b_locks_file, b_unlocks},
+    {"C21 release of a lost symlink", NULL, FALSE, a_loses_symlink, a_unlocks_unseen, b_locks_symlink, b_unlocks},
+    {"C21 release of a lost link", BEFORE, FALSE, a_loses_link, a_unlocks_unseen, b_locks_link, b_unlocks},
+    {"C21 release of a lost directory", NULL, FALSE, a_loses_directory, a_removes_unseen, b_locks_directory, b_unlocks},
+    {"C21 rename of a lost lock", NULL, FALSE, a_loses_file, a_renames_lock, b_locks_file, b_unlocks},
     {"C18 rename away", NULL, FALSE, a_locks_file, a_renames_lock, b_locks_file, b_unlocks},
     {"C19 owner killed", NULL, FALSE, a_locks_file, a_owner_killed, b_locks_file, b_unlocks},
     {"C19 owner of a directory killed", NULL, FALSE, a_locks_directory, a_owner_killed, b_locks_directory, b_unlocks},
