@@ -438,11 +438,15 @@ static int may_remove_foreign(SwOverlay *ov, const SwCaller *caller, guint64 dir
  * Nobody holds it, but before it is removed somebody may make it, and what would be removed is his: the caller may well
  * have had it, on a host that was taken for dead since.  So it is entered for the removal, and removed like any lock:
  * then no other can be made, or this host is refused (C21).  What has stood there before is no lock of this record, so
- * nobody touches it should this host die.
+ * nobody touches it should this host die.  A file that is too large for a lock is data, and is left to the plain call
+ * (C18).
  */
-static int adopt(SwOverlay *ov, const SwCaller *caller, SwNode *parent, const char *name)
+static int adopt(SwOverlay *ov, const SwCaller *caller, SwNode *parent, const char *name, int dirfd)
 {
+    struct stat st;
     SwLock *lock;
+    if (ov->port->statat(ov->port, dirfd, name, &st) == 0 && S_ISREG(st.st_mode) && st.st_size > SW_LOCK_SIZE_MAX)
+        return 0;
     int r = sw_lock_begin(ov, caller, parent, name, SW_LOCK_FILE, &lock);
     if (r < 0)
         return r == -EEXIST ? -EBUSY : r;
@@ -487,7 +491,7 @@ int sw_lock_may_remove(SwOverlay *ov, const SwCaller *caller, SwNode *parent, co
     if (r == -ESTALE) {
         r = may_remove_foreign(ov, caller, dir_ino, name, dirfd);
         if (r == 0 && !data && how == SW_REMOVED_BY_FENCED_RENAME)
-            r = adopt(ov, caller, parent, name);
+            r = adopt(ov, caller, parent, name, dirfd);
     }
     ov->port->become(ov->port, &caller->cred);
     return r;
