@@ -11,6 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/pidfd.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
@@ -69,7 +70,13 @@ static char **follower_environment(void)
     return (char **)g_ptr_array_free(some, FALSE);
 }
 
-/* In the child of a process with threads: only what a signal handler may call. */
+/*
+ * Not a child of this process, which is going to end: whoever looks after that one (systemd, the supervisor) is the
+ * parent of a process whose parent has ended.  systemd takes a main process that is no child of its own for somebody
+ * else's, and does not wait for its end when it stops the service.
+ *
+ * In the child of a process with threads: only what a signal handler may call.
+ */
 static void become_follower(char *const *argv, char *const *environment, const int *fds, guint n)
 {
     for (guint i = 0; i < n; i++)
@@ -77,6 +84,30 @@ static void become_follower(char *const *argv, char *const *environment, const i
             _exit(126);
     execve(argv[0], argv, environment);
     _exit(127);
+}
+
+/* Its pid, or -errno. */
+static pid_t start_orphan(char *const *argv, char *const *environment, const GArray *fds)
+{
+    int told[2], status;
+    pid_t between, orphan = -EAGAIN;
+
+    if (pipe2(told, O_CLOEXEC) < 0)
+        return -errno;
+    between = fork();
+    if (between == 0) {
+        orphan = _Fork();
+        if (orphan == 0)
+            become_follower(argv, environment, (const int *)(void *)fds->data, fds->len);
+        _exit(write(told[1], &orphan, sizeof orphan) != sizeof orphan);
+    }
+    close(told[1]);
+    if (between < 0 || TEMP_FAILURE_RETRY(read(told[0], &orphan, sizeof orphan)) != sizeof orphan || orphan < 0)
+        orphan = -EAGAIN;
+    close(told[0]);
+    if (between > 0)
+        (void)TEMP_FAILURE_RETRY(waitpid(between, &status, 0));
+    return orphan;
 }
 
 int sw_follower_start(char *const *argv, SwBundle *bundle, SwFollower *ret_follower)
@@ -105,16 +136,14 @@ int sw_follower_start(char *const *argv, SwBundle *bundle, SwFollower *ret_follo
     words[1] = g_strdup_printf("--" SW_FOLLOWER_OPTION "=%d:%d", ends[1], state);
     for (guint i = 1; argv[i]; i++)
         words[i + 1] = g_strdup(argv[i]);
-    child = fork();
-    if (child == 0)
-        become_follower(words, environment, (const int *)(void *)fds->data, fds->len);
-    r = child < 0 ? -errno : 0;
+    child = start_orphan(words, environment, fds);
+    r = MIN(child, 0);
     close(ends[1]);
     close(state);
     if (r < 0)
         close(ends[0]);
     else
-        *ret_follower = (SwFollower){.pid = child, .socket = ends[0]};
+        *ret_follower = (SwFollower){.pid = child, .pidfd = pidfd_open(child, 0), .socket = ends[0]};
     return r;
 }
 
@@ -145,11 +174,11 @@ void sw_follower_go(const SwFollower *follower)
 
 void sw_follower_dismiss(SwFollower *follower)
 {
-    int status;
-
     close(follower->socket);
-    kill(follower->pid, SIGKILL);
-    (void)TEMP_FAILURE_RETRY(waitpid(follower->pid, &status, 0));
+    if (follower->pidfd < 0)
+        return;
+    sw_ignore(pidfd_send_signal(follower->pidfd, SIGKILL, NULL, 0)); /* it may have ended */
+    close(follower->pidfd);
 }
 
 /* ---- the follower's side */

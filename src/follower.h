@@ -19,6 +19,7 @@
 
 typedef struct {
     pid_t pid;
+    int pidfd; /* it is no child of this process; -1: it has ended already */
     int socket;
 } SwFollower;
 
