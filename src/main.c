@@ -33,13 +33,8 @@
 
 void sw_daemon_note(gpointer data, SwNoteLevel level, const SwEvent *event, const char *text)
 {
-    static const SwLogLevel levels[] = {SW_LOG_DEBUG, SW_LOG_INFO, SW_LOG_WARNING};
     const SwDaemon *d = data;
-    SwEvent known = *event;
-
-    if (!known.host_id && d->control)
-        known.host_id = sw_control_host_id(d->control);
-    sw_log_event(levels[level], &known, "%s", text);
+    sw_log_note(level, event, d->control ? sw_control_host_id(d->control) : NULL, text);
 }
 
 void sw_daemon_warn(gpointer data, const char *text)

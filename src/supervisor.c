@@ -328,7 +328,7 @@ int sw_supervise(const SwSupervised *what, int failure)
 
     take_signals(&supervisor);
     prctl(PR_SET_NAME, "safewritefs-sup");
-    /* A daemon that follows another is that one's child, and is to be ours when it has ended. */
+    /* A daemon that follows another is started as an orphan (follower.c), and so becomes a child of ours. */
     prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0);
     if (supervisor.signals < 0 || !start(&supervisor)) {
         say(&supervisor, TRUE, g_strdup_printf("cannot start the daemon: %s", g_strerror(errno)));

@@ -39,12 +39,12 @@ typedef struct {
 
 /* ---- is it unused? */
 
-static gboolean is_mounted(const Clean *clean)
+static const SwMount *find_mount(const Clean *clean)
 {
     for (guint i = 0; i < clean->place.mounts->len; i++)
         if (sw_place_has_mount(&clean->place, clean->place.mounts->pdata[i]))
-            return TRUE;
-    return FALSE;
+            return clean->place.mounts->pdata[i];
+    return NULL;
 }
 
 static int find_host_here(Clean *clean, gboolean *ret_found)
@@ -74,7 +74,7 @@ static int await_leaving(Clean *clean)
     gboolean found = TRUE;
     int r = 0;
 
-    while (r == 0 && found && !is_mounted(clean) && port->now_us(port) < until_us) {
+    while (r == 0 && found && !find_mount(clean) && port->now_us(port) < until_us) {
         r = find_host_here(clean, &found);
         if (r == 0 && found)
             port->sleep_us(port, PAUSE_US);
@@ -84,10 +84,10 @@ static int await_leaving(Clean *clean)
 
 static int refuse_used(const Clean *clean, const SwView *view)
 {
-    for (guint i = 0; i < clean->place.mounts->len; i++)
-        if (sw_place_has_mount(&clean->place, clean->place.mounts->pdata[i]))
-            return sw_fail("%s is mounted at %s: unmount it first", clean->place.path,
-                           ((const SwMount *)clean->place.mounts->pdata[i])->mountpoint);
+    const SwMount *mount = find_mount(clean);
+
+    if (mount)
+        return sw_fail("%s is mounted at %s: unmount it first", clean->place.path, mount->mountpoint);
     for (guint i = 0; i < view->hosts->len; i++) {
         const SwSurveyHost *host = view->hosts->pdata[i];
 

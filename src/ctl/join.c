@@ -23,12 +23,7 @@ static int refuse_foreign(const SwPlace *place, const SwSurvey *survey)
 
 static void note(gpointer data, SwNoteLevel level, const SwEvent *event, const char *text)
 {
-    static const SwLogLevel levels[] = {SW_LOG_DEBUG, SW_LOG_INFO, SW_LOG_WARNING};
-    SwEvent known = *event;
-
-    if (!known.host_id)
-        known.host_id = sw_control_host_id(data);
-    sw_log_event(levels[level], &known, "%s", text);
+    sw_log_note(level, event, sw_control_host_id(data), text);
 }
 
 void sw_join_tell(SwEventKind kind, const char *host_id, const char *reason)

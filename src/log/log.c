@@ -256,6 +256,16 @@ void sw_log_event(SwLogLevel level, const SwEvent *event, const char *format, ..
     va_end(args);
 }
 
+void sw_log_note(SwNoteLevel level, const SwEvent *event, const char *host_id, const char *text)
+{
+    static const SwLogLevel levels[] = {SW_LOG_DEBUG, SW_LOG_INFO, SW_LOG_WARNING};
+    SwEvent known = *event;
+
+    if (!known.host_id)
+        known.host_id = host_id;
+    sw_log_event(levels[level], &known, "%s", text);
+}
+
 void sw_log_set_level(SwLogLevel level)
 {
     g_atomic_int_set(&most_verbose, (int)level);

@@ -31,6 +31,9 @@ void sw_log(SwLogLevel level, const char *format, ...) G_GNUC_PRINTF(2, 3);
 /* The same, with what is known of the event besides. */
 void sw_log_event(SwLogLevel level, const SwEvent *event, const char *format, ...) G_GNUC_PRINTF(3, 4);
 
+/* What a library has noted (SwNoteFunc); an event that names no host is about this one, `host_id` (may be NULL). */
+void sw_log_note(SwNoteLevel level, const SwEvent *event, const char *host_id, const char *text);
+
 /* Messages above this level are dropped; SW_LOG_INFO at the start. */
 void sw_log_set_level(SwLogLevel level);
 

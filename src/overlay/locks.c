@@ -514,10 +514,14 @@ int sw_lock_confirm(SwOverlay *ov, const SwCaller *caller, SwNode *parent, const
     return r;
 }
 
-void sw_lock_not_removed(SwOverlay *ov, const SwCaller *caller, SwNode *parent, const char *name)
+/* Its record is not looked at again: it was right before the removal, and an overruler who came since has met no lock.
+ */
+static void leave(SwOverlay *ov, const SwCaller *caller, SwNode *parent, const char *name, gboolean adopted_only)
 {
     SwLock *lock = find(ov->locks, ino_of(ov, parent), name);
-    if (lock && lock->adopted && begin_end(ov->locks, lock)) {
+    if (!lock)
+        return;
+    if ((lock->adopted || !adopted_only) && begin_end(ov->locks, lock)) {
         sw_app_lock_give_up(ov->control, &lock->disk);
         drop(ov->locks, lock);
     }
@@ -525,19 +529,14 @@ void sw_lock_not_removed(SwOverlay *ov, const SwCaller *caller, SwNode *parent, 
     ov->port->become(ov->port, &caller->cred);
 }
 
-/* Its record is not looked at again: it was right before the removal, and an overruler who came since has met no lock.
- */
 void sw_lock_removed(SwOverlay *ov, const SwCaller *caller, SwNode *parent, const char *name)
 {
-    SwLock *lock = find(ov->locks, ino_of(ov, parent), name);
-    if (!lock)
-        return;
-    if (begin_end(ov->locks, lock)) {
-        sw_app_lock_give_up(ov->control, &lock->disk);
-        drop(ov->locks, lock);
-    }
-    lock_unref(ov, lock);
-    ov->port->become(ov->port, &caller->cred);
+    leave(ov, caller, parent, name, FALSE);
+}
+
+void sw_lock_not_removed(SwOverlay *ov, const SwCaller *caller, SwNode *parent, const char *name)
+{
+    leave(ov, caller, parent, name, TRUE);
 }
 
 /* ---- what turns out to be data [L6] */
