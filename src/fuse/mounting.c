@@ -8,16 +8,28 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#define DYING_MS_MAX 2000
+
 #ifndef MOVE_MOUNT_BENEATH
 #define MOVE_MOUNT_BENEATH 0x200
 #endif
 
 gboolean sw_mounting_is_dead(const char *mountpoint)
 {
-    struct statx stx;
+    gboolean is_dying = TRUE;
 
-    return statx(AT_FDCWD, mountpoint, AT_NO_AUTOMOUNT | AT_STATX_FORCE_SYNC, STATX_MODE, &stx) < 0 &&
-           errno == ENOTCONN;
+    /* An io_uring ends some milliseconds later than its process; who asks meanwhile is told so. */
+    for (guint i = 0; i < DYING_MS_MAX && is_dying; i++) {
+        struct statx stx;
+
+        if (statx(AT_FDCWD, mountpoint, AT_NO_AUTOMOUNT | AT_STATX_FORCE_SYNC, STATX_MODE, &stx) == 0)
+            return FALSE;
+        if (errno == ENOTCONN)
+            return TRUE;
+        is_dying = errno == ECANCELED || errno == ECONNABORTED;
+        g_usleep(is_dying ? 1000 : 0);
+    }
+    return FALSE;
 }
 
 int sw_mounting_detach(const char *mountpoint)

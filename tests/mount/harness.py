@@ -25,6 +25,8 @@ DAEMON = os.environ.get("SAFEWRITEFS") or os.path.join(BUILD, "src", "safewritef
 CTL = os.environ.get("SAFEWRITECTL") or os.path.join(BUILD, "src", "ctl", "safewritectl")
 PYTHON = "/usr/bin/python3"
 SLOWNESS = float(os.environ.get("SW_SLOWNESS", "1"))  # sanitizers: multiplies every time limit
+# What programs are told by a mount whose daemon has died; ECANCELED at first, if their requests go through io_uring.
+DEAD = ("ENOTCONN", "ECONNABORTED", "ECANCELED")
 
 SUSPICIOUS = re.compile(
     r"warning|error|assert|critical|AddressSanitizer|LeakSanitizer|ThreadSanitizer|runtime error", re.IGNORECASE

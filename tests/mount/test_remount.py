@@ -93,6 +93,7 @@ def test_no_mount(alpha, source):
     alpha("os.mkdir('d')")
     refused(alpha, "attr-cache=0", sentence, mnt=alpha.mnt + "/d")
     alpha.kill_daemon()
+    assert eventually(lambda: alpha.error("os.statvfs", alpha.mnt) == "ENOTCONN")
     refused(alpha, "attr-cache=0", "Transport endpoint is not connected")
     alpha.mount()
 

@@ -8,10 +8,8 @@ import time
 
 import pytest
 from background import Background, Journal
-from harness import SLOWNESS, eventually, read_text
+from harness import DEAD, SLOWNESS, eventually, read_text
 from test_daemon import users_host  # noqa: F401  a fixture
-
-DEAD = ("ENOTCONN", "ECONNABORTED")
 
 
 @pytest.fixture
