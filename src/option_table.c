@@ -50,6 +50,7 @@ static const SwOptionSpec table[] = {
     CHOICE("keep", keep, "auto|always|never", "keep old versions for those who still read them"),
     TIME("keep-old", keep_old_us, SECOND, DAY, "how long old versions are kept"),
     CHOICE("passthrough", passthrough, "auto|off", "let the kernel read large files by itself"),
+    CHOICE("io-uring", uring, "auto|off", "take requests through io_uring where the kernel offers it"),
     {.name = "require-fstype",
      .kind = SW_OPTION_TYPES,
      .field = offsetof(SwConfig, require_fstype),

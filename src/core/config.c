@@ -26,6 +26,7 @@ void sw_config_init(SwConfig *config)
         .keep = SW_KEEP_AUTO,
         .keep_old_us = 60 * SECOND,
         .passthrough = SW_PASSTHROUGH_AUTO,
+        .uring = SW_URING_AUTO,
         .wait_source_us = 30 * SECOND,
         .restart = SW_RESTART_YES,
     };

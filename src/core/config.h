@@ -17,6 +17,7 @@ typedef enum { SW_SYNC_AUTO, SW_SYNC_ALWAYS, SW_SYNC_NEVER } SwCommitSync;
 typedef enum { SW_RESTART_YES, SW_RESTART_NO } SwRestart;
 typedef enum { SW_KEEP_AUTO, SW_KEEP_ALWAYS, SW_KEEP_NEVER } SwKeep;
 typedef enum { SW_PASSTHROUGH_AUTO, SW_PASSTHROUGH_OFF } SwPassthrough;
+typedef enum { SW_URING_AUTO, SW_URING_OFF } SwUringUse;
 
 typedef struct {
     SwPolicy policy;           /* through=, stream=, private=, locks= (C16, C18, C25) */
@@ -34,6 +35,7 @@ typedef struct {
                            server does not (NFSv3) */
     gint64 keep_old_us; /* keep-old=, default 60 s: for how long (C1) */
     SwPassthrough passthrough; /* passthrough=auto|off: whether the kernel may read large files by itself */
+    SwUringUse uring;          /* io-uring=auto|off: whether requests come through io_uring */
     char *require_fstype;      /* require-fstype=, owned: "nfs:nfs4", what the source may lie in; NULL for anything */
     gint64 wait_source_us;     /* wait-source=, default 30 s: how long is waited until it does */
     SwRestart restart;         /* restart=yes|no: whether a daemon in the background that crashed is started again */
@@ -42,6 +44,8 @@ typedef struct {
 
 /* By this attribute of its root a mount tells whether it passes anything through: "used", or "not used: " and why. */
 #define SW_PASSTHROUGH_XATTR "user.safewritefs.passthrough"
+/* By this one whether its requests come through io_uring, likewise. */
+#define SW_URING_XATTR "user.safewritefs.io-uring"
 
 /* Fills in the defaults. */
 void sw_config_init(SwConfig *config);

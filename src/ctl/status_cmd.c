@@ -69,12 +69,20 @@ static guint count_locks(const Status *status, const char *host_id)
     return n;
 }
 
+/* What the kernel may do for a mount, and whether it does. */
+static const struct {
+    const char *name, *attribute;
+} helps[] = {
+    {"passthrough", SW_PASSTHROUGH_XATTR},
+    {"io_uring", SW_URING_XATTR},
+};
+
 /* What the mount says of it, for people; NULL if it says nothing, or does not answer. */
-static char *passthrough_of(const SwMount *mount)
+static char *help_of(const SwMount *mount, const char *attribute)
 {
     g_autofree char *text = NULL;
 
-    if (!mount->top || sw_mount_attribute(mount->mountpoint, SW_PASSTHROUGH_XATTR, &text) < 0 || !*text)
+    if (!mount->top || sw_mount_attribute(mount->mountpoint, attribute, &text) < 0 || !*text)
         return NULL;
     return sw_printable(text, FALSE);
 }
@@ -92,11 +100,13 @@ static void mounts_json(const Status *status, SwJson *json)
         sw_json_open(json, NULL, '{');
         sw_json_text(json, "mountpoint", mount->mountpoint);
         sw_json_text(json, "options", mount->options);
-        g_autofree char *passthrough = passthrough_of(mount);
-        if (passthrough)
-            sw_json_text(json, "passthrough", passthrough);
-        else
-            sw_json_null(json, "passthrough");
+        for (guint j = 0; j < G_N_ELEMENTS(helps); j++) {
+            g_autofree char *text = help_of(mount, helps[j].attribute);
+            if (text)
+                sw_json_text(json, helps[j].name, text);
+            else
+                sw_json_null(json, helps[j].name);
+        }
         sw_json_close(json);
     }
     sw_json_close(json);
@@ -188,9 +198,13 @@ static void print_mounts(const Status *status)
 
         if (!sw_place_has_mount(&status->place, mount))
             continue;
-        g_autofree char *passthrough = passthrough_of(mount);
-        (void)printf("  mounted at %s (%s)%s%s\n", where, mount->options, passthrough ? ", passthrough " : "",
-                     passthrough ? passthrough : "");
+        (void)printf("  mounted at %s (%s)", where, mount->options);
+        for (guint j = 0; j < G_N_ELEMENTS(helps); j++) {
+            g_autofree char *text = help_of(mount, helps[j].attribute);
+            if (text)
+                (void)printf(", %s %s", helps[j].name, text);
+        }
+        (void)putchar('\n');
         n++;
     }
     if (n == 0)

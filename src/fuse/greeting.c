@@ -67,7 +67,8 @@ static int answer_of(struct fuse_session *session, const struct fuse_buf *buf, G
     return 0;
 }
 
-void sw_greeting_first(SwGreeting *greeting, struct fuse_session *session, const struct fuse_buf *buf)
+void sw_greeting_first(SwGreeting *greeting, struct fuse_session *session, const struct fuse_buf *buf,
+                       SwGreetingAmend amend, gpointer data)
 {
     GByteArray *answer;
 
@@ -76,6 +77,7 @@ void sw_greeting_first(SwGreeting *greeting, struct fuse_session *session, const
         return;
     }
     greeting->request = g_byte_array_append(g_byte_array_new(), buf->mem, (guint)buf->size);
+    amend(data, buf->mem, buf->size, answer);
     greeting->answer = answer;
     sw_ignore(
         write(fuse_session_fd(session), answer->data, answer->len)); /* a mount that is gone is found by reading */

@@ -27,8 +27,10 @@ gboolean sw_greeting_is_over(const SwGreeting *greeting);
 gboolean sw_greeting_allows(const SwGreeting *greeting, guint capability);
 /* In libfuse's `init`, at its end: what is wanted from the kernel. */
 void sw_greeting_settle(SwGreeting *greeting, struct fuse_conn_info *conn);
-/* The kernel's: it is answered and remembered. */
-void sw_greeting_first(SwGreeting *greeting, struct fuse_session *session, const struct fuse_buf *buf);
+/* The kernel's: it is answered and remembered.  `amend` adds to libfuse's answer what libfuse does not do. */
+typedef void (*SwGreetingAmend)(gpointer data, const void *request, gsize size, GByteArray *answer);
+void sw_greeting_first(SwGreeting *greeting, struct fuse_session *session, const struct fuse_buf *buf,
+                       SwGreetingAmend amend, gpointer data);
 /* In a daemon that follows, once the session has its descriptor: 0; -EPROTO: the answer would be another one; or why
  * there can be no socket. */
 int sw_greeting_again(SwGreeting *greeting, struct fuse_session *session) G_GNUC_WARN_UNUSED_RESULT;

@@ -26,6 +26,10 @@ gboolean sw_server_pause(SwServer *server, gint64 until_us, char **ret_why)
 {
     guint n;
 
+    if (server->uring) {
+        *ret_why = g_strdup("its requests come through io_uring, which cannot be handed on (io-uring=off)");
+        return FALSE;
+    }
     if (!pause_threads(server, until_us, ret_why))
         return FALSE;
     n = sw_workers_drain(server->workers, until_us);

@@ -19,6 +19,7 @@
 #define READERS_MAX 256
 
 struct SwReaders {
+    SwServer *server;
     struct fuse_session *session;
     SwServing *serving;
     SwMutex lock;
@@ -29,7 +30,6 @@ struct SwReaders {
     gboolean paused;  /* no request is to be taken */
     guint n_parked;   /* threads that have seen that */
     pthread_cond_t moved;
-    SwGreeting *greeting;
     gint ended; /* atomic */
 };
 
@@ -156,7 +156,7 @@ static void *reader(void *data)
     while (stays && receive(readers, &buf)) {
         begin_request(readers);
         if (sw_greeting_is_one(buf.mem, buf.size))
-            sw_greeting_first(readers->greeting, readers->session, &buf);
+            sw_server_greet(readers->server, &buf);
         else
             serve(readers->session, readers->serving, &buf);
         stays = end_request(readers);
@@ -166,17 +166,17 @@ static void *reader(void *data)
     return NULL;
 }
 
-SwReaders *sw_readers_start(struct fuse_session *session, SwServing *serving, SwGreeting *greeting)
+SwReaders *sw_readers_start(SwServer *server)
 {
     const struct sigaction wake = {.sa_handler = woken};
     SwReaders *readers = g_new0(SwReaders, 1);
-    readers->session = session;
-    readers->serving = serving;
+    readers->server = server;
+    readers->session = server->session;
+    readers->serving = server->serving;
     sw_mutex_init(&readers->lock);
     pthread_cond_init(&readers->left, NULL);
     pthread_cond_init(&readers->moved, NULL);
-    readers->greeting = greeting;
-    readers->greeted = sw_greeting_is_over(greeting);
+    readers->greeted = sw_greeting_is_over(&server->greeting);
     sigaction(SIGUSR1, &wake, NULL);
     sw_mutex_lock(&readers->lock);
     if (!add_locked(readers))

@@ -10,16 +10,16 @@
  * server that is away), or behind another commit of the same stage, keeps nobody else from being served.  What waits
  * for a lease does not even keep a reader (ops_waiting.c).
  */
-#include "greeting.h"
 #include "served.h"
 
 #include <glib.h>
 
 struct fuse_session;
+typedef struct SwServer SwServer;
 typedef struct SwReaders SwReaders;
 
 /* Signals that the caller has blocked stay blocked in the readers; SIGUSR1 is theirs. */
-SwReaders *sw_readers_start(struct fuse_session *session, SwServing *serving, SwGreeting *greeting);
+SwReaders *sw_readers_start(SwServer *server);
 /* Takes no further request, and waits until all that were taken have been served or put off.  FALSE: that is not so by
  * `until_us` (CLOCK_MONOTONIC), and nothing is changed. */
 gboolean sw_readers_pause(SwReaders *readers, gint64 until_us) G_GNUC_WARN_UNUSED_RESULT;

@@ -249,16 +249,13 @@ static gboolean take_interrupted(SwServing *serving, gint64 now_us, SwServed *re
     return FALSE;
 }
 
-void sw_serving_let_go(SwServing *serving, int fd)
+void sw_serving_let_go(SwServing *serving, void (*answer)(gpointer data, guint64 unique), gpointer data)
 {
     gint64 now_us = serving->port->now_us(serving->port);
     SwServed served;
 
     while (take_interrupted(serving, now_us, &served)) {
-        struct fuse_out_header answer = {.len = sizeof answer, .error = -EINTR, .unique = served.unique};
-
-        /* ENOENT: it has been answered just now. */
         if (is_dying(serving->port, served.tid))
-            sw_ignore((int)write(fd, &answer, sizeof answer));
+            answer(data, served.unique);
     }
 }

@@ -61,7 +61,8 @@ gboolean sw_serving_has(SwServing *serving, pid_t tid);
 void sw_served_resume(SwServed *served);
 /* What this thread serves fails with that errno.  FALSE: it serves nothing now. */
 gboolean sw_served_failed(int error);
-/* Answers the requests of dying threads at the device `fd`; called every 100 ms or so, by a thread that never hangs. */
-void sw_serving_let_go(SwServing *serving, int fd);
+/* Has `answer` answer the requests of dying threads with EINTR; called every 100 ms or so, by a thread that never
+ * hangs. It may be that one has just been answered. */
+void sw_serving_let_go(SwServing *serving, void (*answer)(gpointer data, guint64 unique), gpointer data);
 
 #endif

@@ -9,6 +9,7 @@
 #include "locking.h"
 #include "readers.h"
 #include "server.h"
+#include "uring.h"
 #include "workers.h"
 
 #include <fuse_lowlevel.h>
@@ -32,6 +33,8 @@ struct SwServer {
     gboolean is_own_mount; /* libfuse does not know of it: it took the place of a dead one */
     gboolean covers_dead;  /* which is still beneath it */
     SwGreeting greeting;
+    gboolean wants_uring;
+    SwUring *uring;     /* NULL: requests come from /dev/fuse */
     SwMutex ticking;    /* held over a tick, and over a pause */
     GPtrArray *waiting; /* of one that follows: requests to be served anew (GByteArray, owned) */
     gint greeted;       /* atomic: INIT came */
@@ -39,6 +42,14 @@ struct SwServer {
 };
 
 extern const struct fuse_lowlevel_ops sw_fuse_ops;
+
+/* ---- transport.c */
+/* Before the kernel is greeted: what libfuse writes goes where its request came from. */
+void sw_server_direct_answers(SwServer *server);
+/* The kernel's greeting. */
+void sw_server_greet(SwServer *server, const struct fuse_buf *buf);
+/* Answers with EINTR what hangs elsewhere, for sw_serving_let_go. */
+void sw_server_let_go(gpointer server, guint64 unique);
 
 /* ---- pausing.c */
 /* *ret_device is /dev/fuse as it is open. */

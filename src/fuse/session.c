@@ -172,6 +172,7 @@ int sw_server_new(const SwServerSetup *setup, SwServer **ret_server, char **ret_
         return r;
     }
     equip(server);
+    sw_server_direct_answers(server);
     server->locking = sw_locking_start(server->port, server->overlay);
     if (!server->locking) {
         *ret_why = g_strdup("cannot make threads");
@@ -203,6 +204,7 @@ int sw_server_follow(const SwServerSetup *setup, SwBundle *bundle, SwServer **re
     }
     server->mounted = server->is_own_mount = TRUE;
     equip(server);
+    sw_overlay_tell_uring(server->overlay, "the daemon before this one had none");
     *ret_server = server;
     return 0;
 }
@@ -219,7 +221,8 @@ static gboolean may_wait(gpointer data, pid_t tid)
     Unanswered *of = data;
     if (!of->asked) {
         struct pollfd device = {.fd = fuse_session_fd(of->server->session), .events = POLLIN};
-        of->unread = poll(&device, 1, 0) == 1 && (device.revents & POLLIN);
+        of->unread = (poll(&device, 1, 0) == 1 && (device.revents & POLLIN)) ||
+                     (of->server->uring && sw_uring_has_unserved(of->server->uring));
         of->asked = TRUE;
     }
     return of->unread || sw_serving_has(of->server->serving, tid);
@@ -263,7 +266,8 @@ static gboolean announce(SwServer *server)
 
 gboolean sw_server_is_sound(SwServer *server)
 {
-    return sw_readers_come_on(server->readers) && sw_overlay_tables_are_free(server->overlay);
+    return sw_readers_come_on(server->readers) && (!server->uring || sw_uring_comes_on(server->uring)) &&
+           sw_overlay_tables_are_free(server->overlay);
 }
 
 /* Until a signal asks to end or the mount is gone. */
@@ -271,7 +275,7 @@ static void wait_for_end(SwServer *server, const sigset_t *signals)
 {
     const struct timespec pause = {.tv_nsec = 100 * 1000 * 1000};
     while (!sw_readers_ended(server->readers) && sigtimedwait(signals, NULL, &pause) < 0) {
-        sw_serving_let_go(server->serving, fuse_session_fd(server->session));
+        sw_serving_let_go(server->serving, sw_server_let_go, server);
         if (server->setup.attend)
             server->setup.attend(server->setup.ready_data);
         if (server->setup.alive && sw_server_is_sound(server))
@@ -311,13 +315,14 @@ int sw_server_run(SwServer *server)
     block_signals(&signals);
     if (server->waiting && !serve_waiting(server))
         return -EAGAIN;
-    server->readers = sw_readers_start(server->session, server->serving, &server->greeting);
+    server->readers = sw_readers_start(server);
     gboolean ticking = pthread_create(&tick, NULL, ticker, server) == 0;
     gboolean up = announce(server);
     if (up)
         wait_for_end(server, &signals);
     fuse_session_exit(server->session);
     sw_readers_stop(g_steal_pointer(&server->readers));
+    sw_uring_stop(server->uring);
     sw_locking_stop(server->locking);
     g_atomic_int_set(&server->stop, TRUE);
     if (ticking)
@@ -331,6 +336,7 @@ void sw_server_free(SwServer *server)
         return;
     sw_workers_free(server->workers);
     sw_locking_free(server->locking);
+    sw_uring_free(server->uring);
     sw_serving_free(server->serving);
     unmount_session(server);
     fuse_session_destroy(server->session);

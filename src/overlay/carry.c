@@ -23,7 +23,7 @@ G_STATIC_ASSERT(sizeof(SwPin) == 88);
 G_STATIC_ASSERT(sizeof(SwPending) == 48);
 G_STATIC_ASSERT(sizeof(SwLockedFile) == 168);
 G_STATIC_ASSERT(sizeof(SwBacking) == 32);
-G_STATIC_ASSERT(sizeof(SwOverlay) == 2032);
+G_STATIC_ASSERT(sizeof(SwOverlay) == 2040);
 #endif
 
 /* ---- references */

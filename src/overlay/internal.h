@@ -283,6 +283,7 @@ struct SwOverlay {
 
     SwBackingCalls backing_calls;
     const char *backing_barred; /* NULL, or why there are none; static */
+    const char *uring_barred;   /* atomic: NULL, or why requests do not come through io_uring; static */
     SwMutex backing_lock;       /* held over the trial of the calls, for whoever wants its outcome */
     gboolean backing_tried;     /* protected by backing_lock, as the next one */
     int backing_error;          /* of the last trial, or 0 */

@@ -118,7 +118,7 @@ static SwOverlay *blank(SwPort *port, SwControl *control, const SwConfig *config
     ov->began_us = port->now_us(port);
     sw_mutex_init(&ov->lock);
     sw_mutex_init(&ov->backing_lock);
-    ov->backing_barred = "the kernel has not been asked";
+    ov->backing_barred = ov->uring_barred = "the kernel has not been asked";
     g_queue_init(&ov->dirs);
     g_queue_init(&ov->looks);
     g_queue_init(&ov->open_dirs);
@@ -338,4 +338,9 @@ void sw_overlay_free(SwOverlay *ov)
     sw_mutex_clear(&ov->backing_lock);
     sw_mutex_clear(&ov->lock);
     g_free(ov);
+}
+
+gboolean sw_overlay_on_network(const SwOverlay *ov)
+{
+    return ov->network;
 }

@@ -258,6 +258,15 @@ SwNode *sw_overlay_take_stale(SwOverlay *overlay, SwHandle *handle);
 /* NULL is allowed. */
 void sw_overlay_drop_stale(SwOverlay *overlay, SwNode *node);
 
+/* ---- io_uring: how the requests come that lead here */
+
+/* NULL, or why it is not to be asked for: a static text. */
+const char *sw_overlay_bars_uring(SwOverlay *overlay);
+/* NULL: through io_uring; or why not, a static text.  Any thread. */
+void sw_overlay_tell_uring(SwOverlay *overlay, const char *why_not);
+/* May calls of the source wait for a server? */
+gboolean sw_overlay_on_network(const SwOverlay *overlay);
+
 /* ---- passthrough: files that the kernel reads by itself (docs/design.md) */
 
 typedef struct {

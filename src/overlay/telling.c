@@ -98,6 +98,22 @@ static char *stages_text(SwOverlay *ov)
     return g_string_free(text, FALSE);
 }
 
+static char *uring_text(SwOverlay *ov)
+{
+    const char *why = g_atomic_pointer_get(&ov->uring_barred);
+    return why ? g_strdup_printf("not used: %s", why) : g_strdup("used");
+}
+
+const char *sw_overlay_bars_uring(SwOverlay *ov)
+{
+    return sw_config_of(ov)->uring == SW_URING_OFF ? "io-uring=off" : NULL;
+}
+
+void sw_overlay_tell_uring(SwOverlay *ov, const char *why_not)
+{
+    g_atomic_pointer_set(&ov->uring_barred, why_not);
+}
+
 /* ---- asking */
 
 typedef char *(*Text)(SwOverlay *ov);
@@ -109,10 +125,8 @@ static Text text_of(const char *key)
         const char *key;
         Text text;
     } told[] = {
-        {SW_LOCKS_XATTR, sw_file_locks_text},
-        {SW_METRICS_XATTR, metrics_text},
-        {SW_STAGES_XATTR, stages_text},
-        {SW_PASSTHROUGH_XATTR, sw_backing_text},
+        {SW_LOCKS_XATTR, sw_file_locks_text},    {SW_METRICS_XATTR, metrics_text}, {SW_STAGES_XATTR, stages_text},
+        {SW_PASSTHROUGH_XATTR, sw_backing_text}, {SW_URING_XATTR, uring_text},
     };
     for (guint i = 0; i < G_N_ELEMENTS(told); i++)
         if (strcmp(key, told[i].key) == 0)

@@ -108,7 +108,7 @@ def test_status(lab, pair, source):
         return found if found["content_leases"] and found["marks"] else None
 
     found = eventually(looked, 10)
-    assert names_in(found) == documented("status") - {"mountpoint", "options", "passthrough"}
+    assert names_in(found) == documented("status") - {"mountpoint", "options", "passthrough", "io_uring"}
     by_name = {host["host"].split(".")[0]: host for host in found["hosts"]}
     assert sorted(by_name) == ["alpha", "beta"]
     for host in by_name.values():
