@@ -6,7 +6,6 @@
 #include <string.h>
 #include <sys/eventfd.h>
 #include <sys/mman.h>
-#include <sys/sysinfo.h>
 #include <unistd.h>
 
 /* A queue has that many slots at first, and more when less than a quarter is free: whoever waits occupies one. */
@@ -14,8 +13,7 @@
 #define SLOTS_FIRST_MIN 128
 #define SLOTS_FIRST_MAX 1024
 #define SLOTS_MAX 4096
-/* Of a processor that is not there yet. */
-#define SLOTS_OFFLINE 16
+#define PATIENCE_US 1000
 
 typedef struct {
     void *at;
@@ -37,16 +35,20 @@ static void listen_for_wake(SwUring *uring)
     sqe->user_data = 0;
 }
 
-/* Without memory for more there are as many as before. */
-static void add_slots(SwUring *uring, SwUringQueue *queue, guint n)
+/* NULL: there is none. */
+static char *new_bank(SwUring *uring, guint n_slots)
 {
-    Bank bank = {.size = n * uring->stride};
+    Bank bank = {.size = n_slots * uring->stride};
     bank.at = sw_uring_map(bank.size);
-    if (!bank.at)
-        return;
-    g_array_append_val(uring->banks, bank);
+    if (bank.at)
+        g_array_append_val(uring->banks, bank);
+    return bank.at;
+}
+
+static void add_slots(SwUring *uring, SwUringQueue *queue, char *bank, guint n)
+{
     for (guint i = 0; i < n; i++) {
-        char *at = (char *)bank.at + i * uring->stride;
+        char *at = bank + i * uring->stride;
         SwUringSlot *slot = g_new0(SwUringSlot, 1);
         slot->queue = queue;
         slot->headers = (void *)at;
@@ -61,12 +63,49 @@ static void add_slots(SwUring *uring, SwUringQueue *queue, guint n)
     queue->n_slots += n;
 }
 
-static void register_all(SwUring *uring)
+static guint n_slots_first(const SwUring *uring)
 {
-    guint n_online = get_nprocs(), n = CLAMP(SLOTS_TOTAL / n_online, SLOTS_FIRST_MIN, SLOTS_FIRST_MAX);
+    return CLAMP(SLOTS_TOTAL / uring->n_queues, SLOTS_FIRST_MIN, SLOTS_FIRST_MAX);
+}
+
+static void register_first(SwUring *uring)
+{
     uring->is_registered = TRUE;
     for (guint i = 0; i < uring->n_queues; i++)
-        add_slots(uring, &uring->queues[i], i < n_online ? n : SLOTS_OFFLINE);
+        add_slots(uring, &uring->queues[i], g_array_index(uring->banks, Bank, i).at, n_slots_first(uring));
+}
+
+/* Without memory for more there are as many as before. */
+static void double_slots(SwUring *uring, SwUringQueue *queue)
+{
+    guint n = queue->n_slots;
+    char *bank = new_bank(uring, n);
+    if (bank)
+        add_slots(uring, queue, bank, n);
+}
+
+static void add_seats_locked(SwUring *uring, guint n)
+{
+    for (guint i = 0; i < n && uring->n_free_seats < FREE_SEATS_MAX && !g_atomic_int_get(&uring->stopping); i++)
+        sw_seat_add_locked(uring);
+}
+
+/* Many programs at once are served fastest by few threads.  Only if these do not come on, because they wait for the
+ * source, there are to be more, and soon many.  TRUE: this is to be looked at again. */
+static gboolean see_progress(SwUring *uring)
+{
+    gint64 now = g_get_monotonic_time();
+    SW_HOLD(&uring->lock);
+    if (g_queue_is_empty(&uring->handed) || uring->progress.n_taken != uring->n_taken) {
+        uring->progress.at_us = now;
+        uring->progress.n_taken = uring->n_taken;
+        uring->progress.n_more = 1;
+    } else if (now - uring->progress.at_us >= PATIENCE_US) {
+        add_seats_locked(uring, uring->progress.n_more);
+        uring->progress.at_us = now;
+        uring->progress.n_more = MIN(2 * uring->progress.n_more, FREE_SEATS_MAX);
+    }
+    return !g_queue_is_empty(&uring->handed) && uring->n_free_seats < FREE_SEATS_MAX;
 }
 
 static void hand(SwUring *uring, SwUringSlot *slot)
@@ -78,14 +117,13 @@ static void hand(SwUring *uring, SwUringSlot *slot)
     sw_mutex_lock(&uring->lock);
     g_queue_push_tail(&uring->handed, slot);
     g_atomic_int_inc(&uring->n_handed);
-    if (uring->n_waiting < uring->handed.length && uring->n_free_seats < FREE_SEATS_MAX &&
-        !g_atomic_int_get(&uring->stopping))
-        sw_seat_add_locked(uring);
+    if (uring->n_waiting < uring->handed.length && uring->n_free_seats < FREE_SEATS_FIRST)
+        add_seats_locked(uring, 1);
     pthread_cond_signal(&uring->changed);
     sw_mutex_unlock(&uring->lock);
     n_busy = g_atomic_int_get(&queue->n_busy);
     if (n_busy > queue->n_slots / 4 * 3 && queue->n_slots < SLOTS_MAX)
-        add_slots(uring, queue, queue->n_slots);
+        double_slots(uring, queue);
 }
 
 static void refuse(SwUring *uring, int error)
@@ -125,6 +163,9 @@ static void commit_answered(SwUring *uring)
 static void *reserve_run(void *data)
 {
     SwUring *uring = data;
+    struct __kernel_timespec patience = {.tv_nsec = PATIENCE_US * 1000};
+    struct io_uring_cqe *cqe;
+    gboolean looks_again = FALSE;
     int r = sw_uring_make_ring(&uring->ring, 256);
     pthread_setname_np(pthread_self(), "reserve");
     sw_mutex_lock(&uring->lock);
@@ -136,10 +177,14 @@ static void *reserve_run(void *data)
     listen_for_wake(uring);
     while (!g_atomic_int_get(&uring->ending)) {
         if (!uring->is_registered && g_atomic_int_get(&uring->device) >= 0)
-            register_all(uring);
+            register_first(uring);
         commit_answered(uring);
-        io_uring_submit_and_wait(&uring->ring, 1);
+        if (looks_again)
+            io_uring_submit_and_wait_timeout(&uring->ring, &cqe, 1, &patience, NULL);
+        else
+            io_uring_submit_and_wait(&uring->ring, 1);
         reap(uring);
+        looks_again = see_progress(uring);
     }
     commit_answered(uring);
     io_uring_submit(&uring->ring);
@@ -230,8 +275,12 @@ int sw_uring_new(const SwUringSetup *setup, SwUring **ret_uring)
     if (n_queues == 0)
         return -ENOENT;
     uring = uring_blank(setup, n_queues);
+    r = uring->wake < 0 ? -EMFILE : 0;
+    for (guint i = 0; i < n_queues && r == 0; i++)
+        r = new_bank(uring, n_slots_first(uring)) ? 0 : -ENOMEM;
     sw_mutex_lock(&uring->lock);
-    r = uring->wake < 0 ? -EMFILE : start_threads_locked(uring);
+    if (r == 0)
+        r = start_threads_locked(uring);
     sw_mutex_unlock(&uring->lock);
     if (r < 0) {
         release(uring);

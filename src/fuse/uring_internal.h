@@ -11,8 +11,9 @@
 #include <liburing.h>
 #include <pthread.h>
 
-/* Seats without a slot: at work, or waiting to be handed one. */
+/* Seats without a slot: at work, or waiting to be handed one.  More than the first only if these do not come on. */
 #define FREE_SEATS_MAX 256
+#define FREE_SEATS_FIRST 16
 #define SPARES 8
 /* Memory that has been used beyond that is given back to the machine when there is nothing to do. */
 #define KEPT_MEMORY 16384
@@ -69,6 +70,10 @@ struct SwUring {
     GArray *banks; /* of Bank (uring.c): the slots' memory */
     guint64 woken; /* what is read from `wake` */
     gboolean is_registered;
+    struct {
+        gint64 at_us; /* CLOCK_MONOTONIC */
+        guint n_taken, n_more;
+    } progress;
     gboolean is_settled; /* something has come, or the kernel has refused */
 
     /* atomic */
@@ -86,7 +91,8 @@ struct SwUring {
     GPtrArray *slots; /* all, owned */
     GPtrArray *seats;
     guint n_waiting, n_free_seats;
-    int made; /* what became of the reserve's ring: 1: not known yet, 0, or -errno */
+    guint n_taken; /* of those that were handed, ever */
+    int made;      /* what became of the reserve's ring: 1: not known yet, 0, or -errno */
 };
 
 typedef struct {

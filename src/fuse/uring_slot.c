@@ -117,9 +117,11 @@ void sw_slot_give_back(SwUring *uring, SwUringSlot *slot)
         sw_slot_trim(slot->payload, slot->headers->payload_size, uring->setup.payload_max);
     slot->is_large = slot->headers->payload_size > KEPT_MEMORY;
     sw_mutex_lock(&uring->lock);
+    gboolean is_first = g_queue_is_empty(&uring->answered);
     g_queue_push_tail(&uring->answered, slot);
     sw_mutex_unlock(&uring->lock);
-    sw_uring_wake(uring);
+    if (is_first)
+        sw_uring_wake(uring);
 }
 
 gboolean sw_uring_answer(SwUring *uring, const struct iovec *answer, int n)
