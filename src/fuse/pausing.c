@@ -26,7 +26,7 @@ gboolean sw_server_pause(SwServer *server, gint64 until_us, char **ret_why)
 {
     guint n;
 
-    if (server->uring) {
+    if (sw_server_uring(server)) {
         *ret_why = g_strdup("its requests come through io_uring, which cannot be handed on (io-uring=off)");
         return FALSE;
     }

@@ -34,7 +34,7 @@ struct SwServer {
     gboolean covers_dead;  /* which is still beneath it */
     SwGreeting greeting;
     gboolean wants_uring;
-    SwUring *uring;     /* NULL: requests come from /dev/fuse */
+    SwUring *uring;     /* atomic, by sw_server_uring; NULL: requests come from /dev/fuse */
     SwMutex ticking;    /* held over a tick, and over a pause */
     GPtrArray *waiting; /* of one that follows: requests to be served anew (GByteArray, owned) */
     gint greeted;       /* atomic: INIT came */
@@ -42,6 +42,12 @@ struct SwServer {
 };
 
 extern const struct fuse_lowlevel_ops sw_fuse_ops;
+
+/* Other threads run when it is made. */
+static inline SwUring *sw_server_uring(SwServer *server)
+{
+    return g_atomic_pointer_get(&server->uring);
+}
 
 /* ---- transport.c */
 /* Before the kernel is greeted: what libfuse writes goes where its request came from. */

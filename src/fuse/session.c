@@ -221,8 +221,8 @@ static gboolean may_wait(gpointer data, pid_t tid)
     Unanswered *of = data;
     if (!of->asked) {
         struct pollfd device = {.fd = fuse_session_fd(of->server->session), .events = POLLIN};
-        of->unread = (poll(&device, 1, 0) == 1 && (device.revents & POLLIN)) ||
-                     (of->server->uring && sw_uring_has_unserved(of->server->uring));
+        SwUring *uring = sw_server_uring(of->server);
+        of->unread = (poll(&device, 1, 0) == 1 && (device.revents & POLLIN)) || (uring && sw_uring_has_unserved(uring));
         of->asked = TRUE;
     }
     return of->unread || sw_serving_has(of->server->serving, tid);
@@ -266,7 +266,8 @@ static gboolean announce(SwServer *server)
 
 gboolean sw_server_is_sound(SwServer *server)
 {
-    return sw_readers_come_on(server->readers) && (!server->uring || sw_uring_comes_on(server->uring)) &&
+    SwUring *uring = sw_server_uring(server);
+    return sw_readers_come_on(server->readers) && (!uring || sw_uring_comes_on(uring)) &&
            sw_overlay_tables_are_free(server->overlay);
 }
 
@@ -322,7 +323,7 @@ int sw_server_run(SwServer *server)
         wait_for_end(server, &signals);
     fuse_session_exit(server->session);
     sw_readers_stop(g_steal_pointer(&server->readers));
-    sw_uring_stop(server->uring);
+    sw_uring_stop(sw_server_uring(server));
     sw_locking_stop(server->locking);
     g_atomic_int_set(&server->stop, TRUE);
     if (ticking)
@@ -336,7 +337,7 @@ void sw_server_free(SwServer *server)
         return;
     sw_workers_free(server->workers);
     sw_locking_free(server->locking);
-    sw_uring_free(server->uring);
+    sw_uring_free(sw_server_uring(server));
     sw_serving_free(server->serving);
     unmount_session(server);
     fuse_session_destroy(server->session);

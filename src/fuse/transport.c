@@ -50,9 +50,10 @@ static ssize_t write_answer(int fd, struct iovec *answer, int n, void *data)
 {
     SwServer *server = data;
     const struct fuse_out_header *out = answer[0].iov_base;
-    if (server->uring && out->unique == 0)
-        sw_uring_commit_now(server->uring); /* a notification, which may wait for programs */
-    else if (server->uring && sw_uring_answer(server->uring, answer, n))
+    SwUring *uring = sw_server_uring(server);
+    if (uring && out->unique == 0)
+        sw_uring_commit_now(uring); /* a notification, which may wait for programs */
+    else if (uring && sw_uring_answer(uring, answer, n))
         return (ssize_t)out->len;
     return writev(fd, answer, n);
 }
@@ -79,7 +80,8 @@ void sw_server_let_go(gpointer data, guint64 unique)
 {
     SwServer *server = data;
     struct fuse_out_header answer = {.len = sizeof answer, .error = -EINTR, .unique = unique};
-    if (server->uring && sw_uring_let_go(server->uring, unique))
+    SwUring *uring = sw_server_uring(server);
+    if (uring && sw_uring_let_go(uring, unique))
         return;
     sw_ignore((int)write(fuse_session_fd(server->session), &answer, sizeof answer));
 }
@@ -89,15 +91,17 @@ void sw_server_let_go(gpointer data, guint64 unique)
 static const char *ask(SwServer *server, const struct fuse_init_in *offered, struct fuse_init_out *init)
 {
     SwUringSetup setup = {.serve = serve, .refused = refused, .data = server, .payload_max = payload_max(init)};
+    SwUring *uring;
     int r;
     if (!(offered->flags & FUSE_INIT_EXT) || !(offered->flags2 & OVER_IO_URING))
         return "the kernel does not offer it";
     setup.copies = sw_overlay_on_network(server->overlay);
-    r = sw_uring_new(&setup, &server->uring);
+    r = sw_uring_new(&setup, &uring);
     if (r == -ENOSYS)
         return "built without liburing, or the kernel has none";
     if (r < 0)
         return g_intern_string(g_strerror(-r));
+    g_atomic_pointer_set(&server->uring, uring);
     init->flags |= FUSE_INIT_EXT;
     init->flags2 |= OVER_IO_URING;
     return NULL;
@@ -117,6 +121,6 @@ static void amend(gpointer data, const void *request, gsize size, GByteArray *an
 void sw_server_greet(SwServer *server, const struct fuse_buf *buf)
 {
     sw_greeting_first(&server->greeting, server->session, buf, amend, server);
-    if (server->uring)
-        sw_uring_start(server->uring, fuse_session_fd(server->session));
+    if (sw_server_uring(server))
+        sw_uring_start(sw_server_uring(server), fuse_session_fd(server->session));
 }
