@@ -355,4 +355,4 @@ def test_status_tells(lab, source):
     assert by_place.pop(without.mnt) == "not used: passthrough=off"
     (other,) = by_place.values()
     assert other == "used" or other.startswith("not used: ")
-    assert "passthrough not used: passthrough=off\n" in lab.ctl("status", source).stdout
+    assert "passthrough not used: passthrough=off, io_uring " in lab.ctl("status", source).stdout
