@@ -15,7 +15,7 @@ import image  # noqa: E402
 KERNEL = "6.1"
 # What a machine that mounts NFS has, and what the package of safewritefs depends on: it is installed without a network.
 PACKAGES = """systemd-sysv udev dbus kmod iproute2 procps nfs-common fuse3 libglib2.0-0 libfuse3-3 psmisc less python3-minimal
-man-db"""
+man-db liburing2"""
 # The upper layer is a disk of the machine's own, so that it outlives a reboot.
 INITRAMFS = """#!/bin/busybox sh
 /bin/busybox mount -t proc proc /proc
