@@ -16,18 +16,15 @@
 
 gboolean sw_mounting_is_dead(const char *mountpoint)
 {
-    gboolean is_dying = TRUE;
-
     /* An io_uring ends some milliseconds later than its process; who asks meanwhile is told so. */
-    for (guint i = 0; i < DYING_MS_MAX && is_dying; i++) {
+    for (guint i = 0; i < DYING_MS_MAX; i++) {
         struct statx stx;
 
         if (statx(AT_FDCWD, mountpoint, AT_NO_AUTOMOUNT | AT_STATX_FORCE_SYNC, STATX_MODE, &stx) == 0)
             return FALSE;
-        if (errno == ENOTCONN)
-            return TRUE;
-        is_dying = errno == ECANCELED || errno == ECONNABORTED;
-        g_usleep(is_dying ? 1000 : 0);
+        if (errno != ECANCELED && errno != ECONNABORTED)
+            return errno == ENOTCONN;
+        g_usleep(1000);
     }
     return FALSE;
 }

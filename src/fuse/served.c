@@ -3,9 +3,7 @@
 
 #include "../core/base.h"
 
-#include <errno.h>
 #include <linux/fuse.h>
-#include <unistd.h>
 
 /* Most that are interrupted are answered sooner by themselves. */
 #define PATIENCE_US (200 * G_TIME_SPAN_MILLISECOND)

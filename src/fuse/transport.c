@@ -9,13 +9,11 @@
 
 #include <errno.h>
 #include <linux/fuse.h>
-#include <string.h>
 #include <unistd.h>
 
 #define ENABLED_PATH "/sys/module/fuse/parameters/enable_uring"
 /* FUSE_OVER_IO_URING of <linux/fuse.h> since Linux 6.14, in `flags2`. */
 #define OVER_IO_URING (1u << 9)
-#define PAGE 4096u
 /* FUSE_DEFAULT_MAX_PAGES_PER_REQ of fs/fuse/fuse_i.h */
 #define PAGES_BY_DEFAULT 32
 
@@ -23,7 +21,7 @@
 static gsize payload_max(const struct fuse_init_out *init)
 {
     guint n_pages = init->flags & FUSE_MAX_PAGES ? init->max_pages : PAGES_BY_DEFAULT;
-    return MAX(MAX(FUSE_MIN_READ_BUFFER, init->max_write), n_pages * PAGE);
+    return MAX(MAX(FUSE_MIN_READ_BUFFER, init->max_write), n_pages * (guint)getpagesize());
 }
 
 static void serve(gpointer data, void *message, gsize size)
